@@ -1,0 +1,29 @@
+"""Transition between blocks of a densely connected network."""
+
+import keras
+
+from keras_adaptive.layers.convolution import ConvBlock
+
+
+@keras.saving.register_keras_serializable(package="keras_adaptive")
+class TransitionBlock(ConvBlock):
+    """1x1 convolution with batch norm and ReLU that cuts the number of channels.
+
+    Args:
+        filters: int. Channels of the output.
+
+    Input shape: `(batch, height, width, channels)`.
+    Output shape: `(batch, height, width, filters)`.
+
+    Reference:
+        [Huang et al., 2018](https://arxiv.org/abs/1703.09844), section 4, "Network reduction".
+    """
+
+    def __init__(self, filters, **kwargs):
+        super().__init__(filters, kernel_size=1, **kwargs)
+
+    def get_config(self):
+        config = super().get_config()
+        for fixed in ("kernel_size", "strides", "use_bias"):
+            del config[fixed]
+        return config

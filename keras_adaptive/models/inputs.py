@@ -1,0 +1,43 @@
+"""The first node of a network's graph: normalisation of pictures with values 0 to 255."""
+
+import keras
+
+# Mean and standard deviation of pixels scaled to 0..1, from the reference programs.
+STATISTICS = {
+    "cifar10": ((0.4914, 0.4824, 0.4467), (0.2471, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+def normalize(pictures, normalization):
+    """Return `(pictures / 255 - mean) / std` as one layer of the graph.
+
+    Args:
+        pictures: `keras.KerasTensor`, values 0 to 255.
+        normalization: a name in `STATISTICS`, a pair `(mean, std)` of three numbers each for pixels
+            scaled to 0..1, or `None` to return `pictures` as they are.
+
+    Raises:
+        ValueError: If `normalization` is none of these.
+    """
+    if normalization is None:
+        return pictures
+    if isinstance(normalization, str):
+        if normalization not in STATISTICS:
+            raise ValueError(
+                f"Unknown `normalization` {normalization!r}. Known are {sorted(STATISTICS)}; or "
+                "give a pair (mean, std) for pixels scaled to 0..1, or None."
+            )
+        normalization = STATISTICS[normalization]
+    if len(normalization) != 2:
+        raise ValueError(
+            "`normalization` is a name, a pair (mean, std) or None. "
+            f"Received: {normalization!r}."
+        )
+    mean, std = normalization
+    return keras.layers.Rescaling(
+        scale=[1.0 / (255.0 * s) for s in std],
+        offset=[-m / s for m, s in zip(mean, std)],
+        name="normalization",
+    )(pictures)

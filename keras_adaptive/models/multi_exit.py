@@ -1,0 +1,175 @@
+"""Functional models with several exits that all learn the same label."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable(package="keras_adaptive")
+class MultiExitModel(keras.Model):
+    """A Functional model whose outputs are the logits of its exits, trained with one label.
+
+    `compile`, `fit`, `evaluate` and `predict` work as for a model with one output: `y` is given
+    once, and loss and metrics are copied for every exit. Logs are named after the outputs, such as
+    `exit1_loss` and `exit1_accuracy`.
+
+    Args:
+        inputs: `keras.KerasTensor`, the picture.
+        outputs: list of `keras.KerasTensor`, the logits of exit 1, 2, …, each made by a layer that
+            is named after its exit.
+        class_names: sequence of strings or `None`. Names of the classes, for people.
+        input_rule: dict or `None`. How a photograph becomes an input: `{"size": [32, 32], …}`.
+        exit_macs: sequence of ints or `None`. Multiply-adds of a picture that leaves at each exit.
+        name: string.
+
+    Reference:
+        [Huang et al., 2018](https://arxiv.org/abs/1703.09844), section 4, "Loss functions".
+    """
+
+    def __init__(self, inputs, outputs, class_names=None, input_rule=None, exit_macs=None,
+                 name=None, **kwargs):
+        outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+        super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        self.class_names = None if class_names is None else list(class_names)
+        self.input_rule = None if input_rule is None else dict(input_rule)
+        self.exit_macs = None if exit_macs is None else [int(macs) for macs in exit_macs]
+        self._compile_arguments = None
+
+    @property
+    def num_exits(self):
+        """int. Number of exits."""
+        return len(self.outputs)
+
+    def compile(self, optimizer="sgd", loss=None, exit_weights=None, metrics=("accuracy",),
+                **kwargs):
+        """Configure training with one label for all exits.
+
+        Args:
+            optimizer: as in `keras.Model.compile`.
+            loss: string, `keras.losses.Loss` or function of `(labels, logits)`, used at every exit.
+                Defaults to sparse categorical cross-entropy on logits. The names of Keras's
+                cross-entropies are understood to take logits, because exits give logits.
+            exit_weights: sequence of `num_exits` floats or `None`. Weights in the sum of the
+                exits' losses; `None` weighs each by 1, as the papers do.
+            metrics: sequence of strings or `keras.metrics.Metric`. Each exit gets its own copy.
+            **kwargs: as in `keras.Model.compile`. `jit_compile` is on for JAX only by default.
+
+        Raises:
+            ValueError: If the number of `exit_weights` is not the number of exits, or `loss` is a
+                list: one loss serves all exits.
+        """
+        if isinstance(loss, (list, tuple, dict)):
+            raise ValueError(
+                "`loss` is one loss for all exits, because all exits learn the same label. "
+                f"Received: {type(loss).__name__} of {len(loss)}. Weigh exits with `exit_weights`."
+            )
+        if exit_weights is not None and len(exit_weights) != self.num_exits:
+            raise ValueError(
+                f"`exit_weights` takes one number per exit: {self.num_exits} for {self.name!r}. "
+                f"Received {len(exit_weights)}: {list(exit_weights)}."
+            )
+        # Compiling hundreds of thin layers with XLA or inductor takes minutes and gains nothing on
+        # TensorFlow and PyTorch; JAX has no other way to run fast.
+        kwargs.setdefault("jit_compile", keras.backend.backend() == "jax")
+        weighted_metrics = kwargs.pop("weighted_metrics", None)
+        self._compile_arguments = {
+            "optimizer": optimizer,
+            "loss": loss,
+            "exit_weights": None if exit_weights is None else [float(w) for w in exit_weights],
+            "metrics": list(metrics or ()),
+            "weighted_metrics": list(weighted_metrics or ()),
+            **kwargs,
+        }
+        super().compile(
+            optimizer=optimizer,
+            loss=[_loss_on_logits(loss) for _ in self.outputs],
+            loss_weights=self._compile_arguments["exit_weights"],
+            metrics=self._copies(metrics),
+            weighted_metrics=self._copies(weighted_metrics),
+            **kwargs,
+        )
+
+    def _copies(self, metrics):
+        # One metric object given to several outputs would pool their numbers.
+        if not metrics:
+            return None
+        return [[_copy(metric) for metric in metrics] for _ in self.outputs]
+
+    def _for_each_exit(self, value):
+        if value is None or isinstance(value, (list, tuple, dict)):
+            return value
+        return [value] * self.num_exits
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return super().compute_loss(
+            x=x, y=self._for_each_exit(y), y_pred=y_pred,
+            sample_weight=self._for_each_exit(sample_weight), training=training)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(
+            x, self._for_each_exit(y), y_pred, self._for_each_exit(sample_weight))
+
+    def get_compile_config(self):
+        if not self.compiled or self._compile_arguments is None:
+            return None
+        # The optimizer as Keras holds it, with the loss scaling that mixed precision adds.
+        arguments = {**self._compile_arguments, "optimizer": self.optimizer}
+        return keras.saving.serialize_keras_object(arguments)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def get_config(self):
+        # Keras writes the graph only of models whose constructor is its own.
+        graph = keras.Model(self.inputs, self.outputs, name=self.name)
+        return {**graph.get_config(), **self._records()}
+
+    def _records(self):
+        """Return what a file keeps beside the graph."""
+        return {
+            "class_names": self.class_names,
+            "input_rule": self.input_rule,
+            "exit_macs": self.exit_macs,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        records = {name: config.pop(name, None)
+                   for name in ("class_names", "input_rule", "exit_macs")}
+        graph = keras.Model.from_config(config, custom_objects=custom_objects)
+        return cls(graph.inputs, graph.outputs, name=graph.name, **records)
+
+
+class ConfiguredModel(MultiExitModel):
+    """Base of networks that a file rebuilds from their constructor's arguments, not a graph.
+
+    A subclass stores its arguments in `self.configuration` after calling `super().__init__`.
+    """
+
+    def get_config(self):
+        return {**self.configuration, **self._records(), "name": self.name}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)
+
+
+_CROSS_ENTROPIES = {
+    "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
+    "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
+}
+
+
+def _loss_on_logits(loss):
+    if loss is None:
+        loss = "sparse_categorical_crossentropy"
+    if isinstance(loss, str) and loss in _CROSS_ENTROPIES:
+        return _CROSS_ENTROPIES[loss](from_logits=True)
+    return loss
+
+
+def _copy(metric):
+    if isinstance(metric, keras.metrics.Metric):
+        return metric.__class__.from_config(metric.get_config())
+    return metric

@@ -1,0 +1,105 @@
+"""The configurations of the papers, by name."""
+
+import difflib
+import inspect
+
+from keras_adaptive.models.msdnet import MSDNet
+from keras_adaptive.models.ranet import RANet
+
+_CIFAR_CLASSES = {"cifar10": 10, "cifar100": 100}
+
+# Yang et al., 2020, appendix: scales and growth factors, coarsest sub-network first. The third
+# sub-network of C-2 stays at half size, that of C-3 goes to full size.
+_RANET_CIFAR = {
+    "c1": {"scales": (1, 2, 3), "growth_factors": (4, 2, 1)},
+    "c2": {"scales": (1, 2, 2, 3), "growth_factors": (4, 2, 2, 1)},
+    "c3": {"scales": (1, 2, 3, 3), "growth_factors": (4, 2, 1, 1)},
+}
+_RANET_GROWTH = {
+    "even": {"layers_per_block": 4, "layer_growth": "even"},
+    "lg": {"layers_per_block": 2, "layer_growth": "linear"},
+}
+# The authors' own script for ImageNet trains a network that the paper does not name.
+_RANET_IMAGENET = {
+    "ranet_i1_step6_imagenet": {"channels": 32, "layers_per_block": 6},
+    "ranet_i2_step6_imagenet": {"channels": 64, "layers_per_block": 6},
+    "ranet_i1_step8_imagenet": {"channels": 32, "layers_per_block": 8},
+    "ranet_i2_step8_imagenet": {"channels": 64, "layers_per_block": 8},
+    "ranet_script_imagenet": {"channels": 16, "layers_per_block": 8,
+                              "growth_factors": (4, 2, 1, 1)},
+}
+# Huang et al., 2018, and the MSDNet baselines of Yang et al.: (first block, further blocks).
+_MSDNET_IMAGENET = {
+    "msdnet_step4_imagenet": (4, 4),
+    "msdnet_step6_imagenet": (6, 6),
+    "msdnet_step7_imagenet": (7, 7),
+    "msdnet_base4_step6_imagenet": (4, 6),
+    "msdnet_base4_step7_imagenet": (4, 7),
+}
+
+
+def _published():
+    imagenet = {"stem": "imagenet", "head": "imagenet", "num_classes": 1000,
+                "input_shape": (224, 224, 3)}
+    for data, num_classes in _CIFAR_CLASSES.items():
+        for size, scales in _RANET_CIFAR.items():
+            for growth, layers in _RANET_GROWTH.items():
+                yield f"ranet_{size}_{growth}_{data}", RANet, {
+                    **scales, **layers, "channels": 16, "growth_rate": 6,
+                    "num_classes": num_classes}
+        for blocks in (6, 7, 8, 10, 11):
+            yield f"msdnet_even_b{blocks}_base4_step2_{data}", MSDNet, {
+                "blocks": blocks, "layers_in_first_block": 4, "layers_per_block": 2,
+                "layer_growth": "even", "num_classes": num_classes}
+        for blocks in (4, 5, 6, 7, 8):
+            yield f"msdnet_lingrow_b{blocks}_{data}", MSDNet, {
+                "blocks": blocks, "layers_in_first_block": 1, "layers_per_block": 1,
+                "layer_growth": "linear", "num_classes": num_classes}
+    for name, arguments in _RANET_IMAGENET.items():
+        yield name, RANet, {"scales": (1, 2, 3, 4), "growth_factors": (4, 2, 2, 1),
+                            "growth_rate": 16, **imagenet, **arguments}
+    for name, (first, further) in _MSDNET_IMAGENET.items():
+        yield name, MSDNet, {
+            "channels": 32, "growth_rate": 16, "growth_factors": (1, 2, 4, 4), "blocks": 5,
+            "layers_in_first_block": first, "layers_per_block": further, "layer_growth": "even",
+            **imagenet}
+
+
+PUBLISHED = {name: (network, arguments) for name, network, arguments in _published()}
+
+
+def build(configuration, **arguments):
+    """Return a published network with fresh weights.
+
+    Args:
+        configuration: string, a name in `PUBLISHED`.
+        **arguments: override the published ones, such as `input_shape` or `num_classes`.
+
+    Raises:
+        ValueError: If the name or an argument is unknown.
+    """
+    network, published = _look_up(configuration)
+    known = network_arguments({"configuration": configuration})
+    for argument in arguments:
+        if argument not in known:
+            near = difflib.get_close_matches(argument, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" Known are {known}."
+            raise ValueError(f"{network.__name__} has no argument {argument!r}.{hint}")
+    return network(**{"name": configuration, **published, **arguments})
+
+
+def network_arguments(model):
+    """Return the names of the arguments that a recipe's `[model]` table may override."""
+    network, _ = _look_up(model.get("configuration"))
+    return [name for name in inspect.signature(network.__init__).parameters if name != "self"]
+
+
+def _look_up(configuration):
+    if configuration not in PUBLISHED:
+        near = difflib.get_close_matches(str(configuration), PUBLISHED, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"Unknown configuration {configuration!r}.{hint} "
+            f"`keras_adaptive.models.PUBLISHED` lists all {len(PUBLISHED)}."
+        )
+    return PUBLISHED[configuration]

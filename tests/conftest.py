@@ -1,0 +1,43 @@
+"""Fixtures that several folders of tests need."""
+
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+from keras_adaptive.models import RANet
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    keras.utils.set_random_seed(7)
+
+
+@pytest.fixture(scope="session")
+def parity():
+    """Folder with the outputs and counts of the authors' programs."""
+    folder = SHARED / "parity"
+    if not folder.is_dir():
+        pytest.skip("the authors' outputs (../shared/parity) are not on this machine")
+    return folder
+
+
+@pytest.fixture
+def tiny_arguments():
+    """Arguments of the smallest RANet with three sub-networks and four exits."""
+    return {"channels": 4, "growth_rate": 4, "blocks": 2, "block_step": 1, "layers_per_block": 2,
+            "num_classes": 5}
+
+
+@pytest.fixture
+def tiny_ranet(tiny_arguments):
+    return RANet(**tiny_arguments)
+
+
+@pytest.fixture
+def pictures():
+    """Eight normalised pictures for `tiny_ranet`."""
+    return np.random.default_rng(0).normal(size=(8, 32, 32, 3)).astype("float32")

@@ -1,0 +1,179 @@
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from keras_adaptive.models import MultiExitModel, RANet
+
+LABELS = np.array([0, 1, 2, 3, 4, 0, 1, 2])
+
+
+def small_model(**records):
+    """Two exits on six numbers, the second two layers deep."""
+    x = keras.Input((6,))
+    hidden = keras.layers.Dense(8, activation="relu", name="hidden")(x)
+    outputs = [keras.layers.Dense(5, name="exit1")(x), keras.layers.Dense(5, name="exit2")(hidden)]
+    return MultiExitModel(x, outputs, name="small", **records)
+
+
+@pytest.fixture
+def numbers():
+    return np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
+
+
+def cross_entropy(logits, labels):
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return -log_probabilities[np.arange(len(labels)), labels]
+
+
+def test_loss_is_the_weighted_sum_over_exits_of_one_label(numbers):
+    """By hand: cross-entropy of each exit's logits, weighted and added."""
+    model = small_model()
+    model.compile("sgd", exit_weights=[0.5, 2.0])
+
+    logs = model.evaluate(numbers, LABELS, batch_size=8, verbose=0, return_dict=True)
+
+    per_exit = [cross_entropy(y, LABELS).mean() for y in model.predict(numbers, verbose=0)]
+    assert logs["exit1_loss"] == pytest.approx(per_exit[0], rel=1e-4)
+    assert logs["exit2_loss"] == pytest.approx(per_exit[1], rel=1e-4)
+    assert logs["loss"] == pytest.approx(0.5 * per_exit[0] + 2.0 * per_exit[1], rel=1e-4)
+
+
+def test_without_weights_every_exit_counts_once(numbers):
+    model = small_model()
+    model.compile("sgd")
+
+    logs = model.evaluate(numbers, LABELS, verbose=0, return_dict=True)
+
+    assert logs["loss"] == pytest.approx(logs["exit1_loss"] + logs["exit2_loss"], rel=1e-5)
+
+
+def test_each_exit_reports_its_own_accuracy(numbers):
+    """Metric objects are copied: a shared one would show the same pooled number everywhere."""
+    model = small_model()
+    model.compile("sgd", metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")])
+    labels = model.predict(numbers, verbose=0)[1].argmax(axis=1)
+
+    logs = model.evaluate(numbers, labels, verbose=0, return_dict=True)
+
+    assert logs["exit2_accuracy"] == 1.0
+    assert logs["exit1_accuracy"] < 1.0
+
+
+def test_sample_weights_reach_every_exit(numbers):
+    model = small_model()
+    model.compile("sgd")
+    only_first = np.eye(8, dtype="float32")[0] * 8
+
+    logs = model.evaluate(numbers, LABELS, sample_weight=only_first, batch_size=8, verbose=0,
+                          return_dict=True)
+
+    expected = [cross_entropy(y, LABELS)[0] for y in model.predict(numbers, verbose=0)]
+    assert logs["exit1_loss"] == pytest.approx(expected[0], rel=1e-4)
+    assert logs["exit2_loss"] == pytest.approx(expected[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy",
+                                  keras.losses.SparseCategoricalCrossentropy(from_logits=True)])
+def test_cross_entropy_by_name_takes_logits(numbers, loss):
+    model = small_model()
+    model.compile("sgd", loss)
+
+    logs = model.evaluate(numbers, LABELS, verbose=0, return_dict=True)
+
+    expected = cross_entropy(model.predict(numbers, verbose=0)[0], LABELS).mean()
+    assert logs["exit1_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_training_lowers_the_loss_of_all_exits(tiny_ranet, pictures):
+    tiny_ranet.compile(keras.optimizers.SGD(0.05, momentum=0.9))
+
+    history = tiny_ranet.fit(pictures, LABELS, batch_size=4, epochs=6, verbose=0).history
+
+    for k in range(1, 5):
+        assert history[f"exit{k}_loss"][-1] < history[f"exit{k}_loss"][0]
+        assert f"exit{k}_accuracy" in history
+
+
+def test_every_weight_gets_a_gradient(tiny_ranet, pictures):
+    """One step changes each trainable variable: no layer hangs loose."""
+    before = tiny_ranet.get_weights()
+    tiny_ranet.compile(keras.optimizers.SGD(0.1))
+
+    tiny_ranet.train_on_batch(pictures, LABELS)
+
+    unchanged = [variable.path for variable, old in zip(tiny_ranet.weights, before)
+                 if np.array_equal(keras.ops.convert_to_numpy(variable), old)]
+    assert unchanged == []
+
+
+def test_mixed_precision_trains_and_gives_float32_logits(tiny_arguments, pictures):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = RANet(**tiny_arguments)
+    finally:
+        keras.config.set_dtype_policy(before)
+    model.compile(keras.optimizers.SGD(0.05))
+
+    logs = model.train_on_batch(pictures, LABELS, return_dict=True)
+
+    assert np.isfinite(logs["loss"])
+    assert {y.dtype for y in model.predict_on_batch(pictures)} == {np.dtype("float32")}
+
+
+@pytest.mark.parametrize("kind", ["ranet", "functional"])
+def test_keras_file_round_trip_keeps_class_records_and_training(
+        kind, tiny_arguments, pictures, numbers, tmp_path):
+    """Reloaded, the model is the same class, answers the same and goes on training."""
+    records = {"class_names": list("abcde"), "input_rule": {"size": [32, 32]},
+               "exit_macs": [1, 2, 3, 4]}
+    if kind == "ranet":
+        model, x = RANet(**tiny_arguments, **records), pictures
+    else:
+        model, x = small_model(**records), numbers
+    weights = [1.0, *[0.5] * (model.num_exits - 1)]
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), exit_weights=weights)
+    model.train_on_batch(x, LABELS)
+
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+
+    assert type(again) is type(model)
+    for name, value in records.items():
+        assert getattr(again, name) == value
+    for ours, theirs in zip(again.predict(x, verbose=0), model.predict(x, verbose=0)):
+        assert_allclose(ours, theirs, atol=1e-6)
+    assert int(again.optimizer.iterations) == 1
+    expected = model.train_on_batch(x, LABELS, return_dict=True)
+    logs = again.train_on_batch(x, LABELS, return_dict=True)
+    assert logs.keys() == expected.keys()
+    assert logs["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+
+
+def test_weights_file_round_trip(tiny_arguments, pictures, tmp_path):
+    model, other = RANet(**tiny_arguments), RANet(**tiny_arguments)
+
+    model.save_weights(tmp_path / "model.weights.h5")
+    other.load_weights(tmp_path / "model.weights.h5")
+
+    for ours, theirs in zip(other.predict(pictures, verbose=0),
+                            model.predict(pictures, verbose=0)):
+        assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_rebuilt_from_its_config_a_network_keeps_class_and_arguments(tiny_ranet):
+    again = RANet.from_config(tiny_ranet.get_config())
+
+    assert again.get_config() == tiny_ranet.get_config()
+    assert [v.path for v in again.weights] == [v.path for v in tiny_ranet.weights]
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"exit_weights": [1.0]}, "one number per exit: 2"),
+    ({"loss": ["mse", "mse"]}, "one loss for all exits"),
+])
+def test_wrong_compile_arguments_are_told(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        small_model().compile("sgd", **arguments)
