@@ -1,0 +1,136 @@
+"""Answers of all exits on a labelled data set: computed once, read by every evaluation."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_adaptive.files import write_whole
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulatedExits:
+    """What early exit would have given, chosen afterwards among the answers of all exits.
+
+    Attributes:
+        class_ids: int64 array `(n,)`.
+        confidences: float32 array `(n,)`, at the exit taken.
+        exits: int64 array `(n,)`, from 1.
+        accuracy: float, share of right answers.
+        exit_shares: tuple of floats, share of pictures that leave at each exit.
+    """
+
+    class_ids: np.ndarray
+    confidences: np.ndarray
+    exits: np.ndarray
+    accuracy: float
+    exit_shares: tuple
+
+    def mean_macs(self, exit_macs):
+        """Return the mean multiply-adds of a picture, given the cumulative cost of each exit."""
+        return float(np.dot(self.exit_shares, exit_macs))
+
+
+@dataclasses.dataclass(frozen=True)
+class ExitOutputs:
+    """Probabilities of all exits on a data set, and the labels.
+
+    Args:
+        probabilities: float32 array `(num_exits, n, num_classes)`.
+        labels: int array `(n,)`.
+
+    Raises:
+        ValueError: If the shapes do not fit each other or there is no picture.
+
+    Example:
+
+    >>> outputs = ExitOutputs([[[0.9, 0.1], [0.6, 0.4]], [[0.8, 0.2], [0.3, 0.7]]], labels=[0, 1])
+    >>> outputs.accuracies()
+    [0.5, 1.0]
+    >>> outputs.simulate(0.8).exit_shares
+    (0.5, 0.5)
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self):
+        probabilities = np.asarray(self.probabilities, dtype="float32")
+        labels = np.asarray(self.labels)
+        if probabilities.ndim != 3 or labels.shape != probabilities.shape[1:2] or not labels.size:
+            raise ValueError(
+                "`probabilities` has the shape (exits, pictures, classes) and `labels` (pictures,), "
+                f"with one picture or more. Received: {probabilities.shape} and {labels.shape}."
+            )
+        object.__setattr__(self, "probabilities", probabilities)
+        object.__setattr__(self, "labels", labels)
+
+    @classmethod
+    def from_model(cls, model, x, y, batch_size=256, verbose=0):
+        """Run all exits of a model on pictures.
+
+        Args:
+            model: `MultiExitModel`, or a Functional model whose outputs are logits.
+            x: array of pictures.
+            y: int array of labels.
+            batch_size: int.
+            verbose: as in `keras.Model.predict`.
+        """
+        logits = model.predict(x, batch_size=batch_size, verbose=verbose)
+        logits = logits if isinstance(logits, (list, tuple)) else [logits]
+        return cls(np.stack([_softmax(values) for values in logits]), np.asarray(y))
+
+    @classmethod
+    def load(cls, path):
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(arrays["probabilities"], arrays["labels"])
+
+    def save(self, path):
+        """Write an `.npz`; nothing half-written is ever found at `path`."""
+        write_whole(path, lambda partial: np.savez_compressed(
+            partial, probabilities=self.probabilities, labels=self.labels))
+
+    @property
+    def num_exits(self):
+        """int. Number of exits."""
+        return len(self.probabilities)
+
+    def accuracies(self):
+        """Return the accuracy of each exit, on all pictures, as a list of floats."""
+        right = self.probabilities.argmax(axis=-1) == self.labels
+        return [float(share) for share in right.mean(axis=1)]
+
+    def simulate(self, thresholds):
+        """Let every picture leave at the first exit that is sure enough.
+
+        Args:
+            thresholds: float, or sequence of `num_exits` floats. A picture leaves where its largest
+                probability is at least the threshold; the last exit takes the rest.
+
+        Returns:
+            `SimulatedExits`.
+
+        Raises:
+            ValueError: If the number of thresholds is not the number of exits.
+        """
+        thresholds = np.asarray(thresholds, dtype="float32")
+        if thresholds.shape not in ((), (self.num_exits,)):
+            raise ValueError(
+                f"`thresholds` is one number, or one per exit: {self.num_exits}. "
+                f"Received an array of shape {thresholds.shape}."
+            )
+        confidences = self.probabilities.max(axis=-1)
+        leaves = confidences >= thresholds.reshape(-1, 1)
+        leaves[-1] = True
+        taken = leaves.argmax(axis=0)
+        picture = np.arange(len(self.labels))
+        class_ids = self.probabilities[taken, picture].argmax(axis=-1)
+        shares = np.bincount(taken, minlength=self.num_exits) / len(taken)
+        return SimulatedExits(class_ids, confidences[taken, picture], taken + 1,
+                              float((class_ids == self.labels).mean()),
+                              tuple(float(share) for share in shares))
+
+
+def _softmax(logits):
+    return keras.ops.convert_to_numpy(keras.ops.softmax(logits.astype("float32")))

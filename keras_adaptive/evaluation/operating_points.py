@@ -1,0 +1,134 @@
+"""Ways to use a network, each with its accuracy and cost: stop all at one exit, or by threshold."""
+
+import csv
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from keras_adaptive.evaluation.exit_outputs import ExitOutputs
+from keras_adaptive.files import write_whole
+from keras_adaptive.graph import exit_macs
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatingPoint:
+    """One way to use a network: every picture stops at `exit`, or each by its confidence."""
+
+    exit: int | None  # counted from 1; None where a threshold decides
+    threshold: float | None  # None where all stop at the same exit
+    accuracy: float
+    mean_macs: float  # multiply-adds of a picture
+    cost_share: float  # `mean_macs` over the cost of the whole network
+    exit_shares: tuple  # share of the pictures that stop at exit 1, 2, ...
+
+
+def evaluate(model, split, thresholds=(0.8,), batch_size=256, verbose=0):
+    """Measure a model on labelled pictures: every exit, and every threshold.
+
+    Args:
+        model: as in `ExitOutputs.from_model`.
+        split: `Split` of a test part.
+        thresholds, batch_size, verbose: see `operating_points` and `ExitOutputs.from_model`.
+
+    Returns:
+        List of `OperatingPoint`.
+    """
+    outputs = ExitOutputs.from_model(model, split.x, split.y, batch_size, verbose)
+    return operating_points(outputs, exit_macs(model), thresholds)
+
+
+def spread(split, num_pictures):
+    """Return pictures evenly spread over a split, so that a part of a sorted one has all classes.
+
+    Args:
+        split: `Split`.
+        num_pictures: int, or None for all. No more than there are.
+    """
+    if num_pictures is None or num_pictures >= len(split):
+        return split
+    rows = np.linspace(0, len(split) - 1, num_pictures).astype("int64")
+    return dataclasses.replace(split, x=split.x[rows], y=split.y[rows])
+
+
+def operating_points(outputs, exit_macs, thresholds=()):
+    """Return the accuracy and cost of every exit, and of every threshold.
+
+    Args:
+        outputs: `ExitOutputs` of a test part.
+        exit_macs: sequence of ints, the multiply-adds up to each exit.
+        thresholds: sequence of floats, each used at all exits.
+
+    Returns:
+        List of `OperatingPoint`: the exits in order, then the thresholds as given.
+
+    Raises:
+        ValueError: If `exit_macs` has another length than `outputs` has exits.
+    """
+    if len(exit_macs) != outputs.num_exits:
+        raise ValueError(
+            f"`exit_macs` takes one number per exit: {outputs.num_exits}. "
+            f"Received {len(exit_macs)}: {list(exit_macs)}."
+        )
+    points = [
+        OperatingPoint(number, None, accuracy, float(macs), macs / exit_macs[-1],
+                       tuple(float(k == number) for k in range(1, outputs.num_exits + 1)))
+        for number, (accuracy, macs) in enumerate(zip(outputs.accuracies(), exit_macs), start=1)
+    ]
+    for threshold in thresholds:
+        simulated = outputs.simulate(threshold)
+        mean_macs = simulated.mean_macs(exit_macs)
+        points.append(OperatingPoint(None, float(threshold), simulated.accuracy, mean_macs,
+                                     mean_macs / exit_macs[-1], simulated.exit_shares))
+    return points
+
+
+def write_points(path, points):
+    """Write operating points as CSV, one row each, with a column per exit for the shares.
+
+    Args:
+        path: path of the file. Its folder is made if missing.
+        points: list of `OperatingPoint`.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shares = [f"exit{number}_share" for number in range(1, len(points[0].exit_shares) + 1)]
+
+    def fill(partial):
+        with open(partial, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["exit", "threshold", "accuracy", "mean_macs", "cost_share", *shares])
+            writer.writerows(map(_row, points))
+
+    write_whole(path, fill)
+
+
+def _row(point):
+    return [
+        "" if point.exit is None else point.exit,
+        "" if point.threshold is None else point.threshold,
+        f"{point.accuracy:.6f}", f"{point.mean_macs:.1f}", f"{point.cost_share:.6f}",
+        *(f"{share:.6f}" for share in point.exit_shares),
+    ]
+
+
+def read_points(path):
+    """Return the list of `OperatingPoint` that `write_points` wrote.
+
+    Raises:
+        ValueError: If the file has other columns.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return [
+            OperatingPoint(
+                int(row["exit"]) if row["exit"] else None,
+                float(row["threshold"]) if row["threshold"] else None,
+                float(row["accuracy"]), float(row["mean_macs"]), float(row["cost_share"]),
+                tuple(float(row[key]) for key in row if key.endswith("_share")
+                      and key.startswith("exit")))
+            for row in rows
+        ]
+    except KeyError as error:
+        raise ValueError(f"{path} has no column {error}; `write_points` makes such files.") from error

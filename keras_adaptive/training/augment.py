@@ -1,0 +1,29 @@
+"""Augmentation of batches of pictures, with NumPy."""
+
+import numpy as np
+
+# The papers pad 32-pixel pictures by 4 (Huang et al., 2018, section 5).
+PADDING_SHARE = 4 / 32
+
+
+def crop_and_flip(pictures, rng):
+    """Return the pictures shifted at random, padded with zeros, and half of them mirrored.
+
+    Args:
+        pictures: array `(batch, height, width, channels)`.
+        rng: `numpy.random.Generator`. Each picture gets its own shift and its own coin.
+
+    Returns:
+        Array of the same shape and dtype.
+
+    Reference:
+        [Huang et al., 2018](https://arxiv.org/abs/1703.09844), section 5: pad 4, random crop, flip.
+    """
+    batch, height, width, _ = pictures.shape
+    pad = round(PADDING_SHARE * height)
+    padded = np.pad(pictures, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    rows = rng.integers(0, 2 * pad + 1, (batch, 1)) + np.arange(height)
+    columns = rng.integers(0, 2 * pad + 1, (batch, 1)) + np.arange(width)
+    mirrored = rng.integers(0, 2, batch).astype(bool)
+    columns[mirrored] = columns[mirrored, ::-1]
+    return padded[np.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]

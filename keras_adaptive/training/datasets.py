@@ -1,0 +1,153 @@
+"""Labelled pictures for training and evaluation, and the pipeline that feeds `fit`."""
+
+import dataclasses
+import pathlib
+
+import keras
+import numpy as np
+
+from keras_adaptive.training.augment import crop_and_flip
+
+VALIDATION_SIZE = 5000  # pictures of CIFAR's training part that the papers keep for thresholds
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Pictures `(n, height, width, 3)` uint8 and their labels `(n,)`."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+    def __post_init__(self):
+        if len(self.x) != len(self.y):
+            raise ValueError(
+                f"A split needs one label per picture. Received {len(self.x)} pictures and "
+                f"{len(self.y)} labels."
+            )
+
+    def __len__(self):
+        return len(self.y)
+
+    def head(self, count):
+        """Return the first `count` pictures and labels."""
+        return Split(self.x[:count], self.y[:count])
+
+    def resized(self, size):
+        """Return the split at another size, antialiased; itself where the size is the same.
+
+        Args:
+            size: int. Side of the square pictures wanted.
+        """
+        if self.x.shape[1:3] == (size, size):
+            return self
+        parts = [
+            keras.ops.convert_to_numpy(keras.ops.image.resize(
+                self.x[i:i + 1000].astype("float32"), (size, size), antialias=True,
+                data_format="channels_last"))
+            for i in range(0, len(self), 1000)
+        ]
+        return Split(np.clip(np.rint(np.concatenate(parts)), 0, 255).astype("uint8"), self.y)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The three parts of a data set. `validation` chooses checkpoints; `test` is read once."""
+
+    train: Split
+    validation: Split
+    test: Split
+    class_names: tuple
+
+
+def load_data(source):
+    """Load a labelled data set.
+
+    Args:
+        source: path of an `.npz` with `x_train`, `y_train`, `x_val`, `y_val`, `x_test`, `y_test`
+            and `class_names`; or `"cifar10"`, `"cifar100"`, which Keras downloads, the last 5,000
+            training pictures kept for validation.
+
+    Returns:
+        `Data`.
+
+    Raises:
+        ValueError: If the file does not exist, lacks an array, or the name is unknown.
+    """
+    if source in ("cifar10", "cifar100"):
+        return _from_keras(source)
+    path = pathlib.Path(source)
+    if path.suffix != ".npz" or not path.is_file():
+        raise ValueError(
+            f"`data` is an existing .npz file, 'cifar10' or 'cifar100'. Received: {str(source)!r}, "
+            + ("which is no .npz file." if path.exists() else "which does not exist.")
+        )
+    with np.load(path, allow_pickle=False) as arrays:
+        wanted = [f"{array}_{part}" for part in ("train", "val", "test") for array in "xy"]
+        missing = sorted({*wanted, "class_names"} - set(arrays))
+        if missing:
+            raise ValueError(f"{path} lacks the arrays {missing}. It holds {sorted(arrays)}.")
+        train, validation, test = (
+            Split(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "val", "test"))
+        return Data(train, validation, test, tuple(str(name) for name in arrays["class_names"]))
+
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship",
+                   "truck")
+
+
+def _from_keras(name):
+    (x, y), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+    y, y_test = y.reshape(-1).astype("int64"), y_test.reshape(-1).astype("int64")
+    names = CIFAR10_CLASSES if name == "cifar10" else tuple(str(i) for i in range(100))
+    cut = len(y) - VALIDATION_SIZE
+    return Data(Split(x[:cut], y[:cut]), Split(x[cut:], y[cut:]), Split(x_test, y_test), names)
+
+
+def training_pipeline(split, batch_size, epochs, seed, first_epoch=0):
+    """Return a grain pipeline of augmented batches, a pure function of its arguments.
+
+    Every epoch has another order and other augmentations. A run resumed at `first_epoch` sees the
+    batches that it would have seen undisturbed.
+
+    Args:
+        split: `Split` to draw from.
+        batch_size: int.
+        epochs: int. Number of the last epoch, counted from 1.
+        seed: int.
+        first_epoch: int. Epochs to leave out at the start.
+
+    Returns:
+        `grain.MapDataset` of `(pictures, labels)`, `steps_per_epoch(split, batch_size)` batches per
+        epoch.
+
+    Raises:
+        ImportError: If grain is not installed.
+    """
+    try:
+        import grain
+    except ImportError as error:
+        raise ImportError(
+            "Training pipelines need the `grain` package: `pip install keras_adaptive[data]`."
+        ) from error
+
+    def load(indices, rng):
+        return crop_and_flip(split.x[indices], rng), split.y[indices]
+
+    steps = steps_per_epoch(split, batch_size)
+    order = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat(epochs)
+    batches = order.batch(batch_size, drop_remainder=True).random_map(load)
+    return batches.slice(slice(first_epoch * steps, epochs * steps))
+
+
+def steps_per_epoch(split, batch_size):
+    """Return the number of full batches in one pass over the split.
+
+    Raises:
+        ValueError: If the split is smaller than one batch.
+    """
+    if len(split) < batch_size:
+        raise ValueError(
+            f"The training part has {len(split)} pictures, fewer than one batch of {batch_size}. "
+            "Give more pictures, or a smaller `batch_size` in the recipe."
+        )
+    return len(split) // batch_size

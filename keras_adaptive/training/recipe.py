@@ -1,0 +1,211 @@
+"""Recipes: one experiment as a readable TOML file, checked on loading."""
+
+import dataclasses
+import difflib
+import pathlib
+import tomllib
+
+import keras
+
+from keras_adaptive import models
+from keras_adaptive.training.datasets import steps_per_epoch, training_pipeline
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """Consecutive epochs on pictures of one size."""
+
+    epochs: int
+    image_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What a recipe is for."""
+
+    title: str
+    paper: str = ""
+    command: str = ""
+    zoo_name: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """Settings of a training run with SGD and Nesterov momentum.
+
+    The learning rate rises linearly over `warmup_epochs`, then falls to zero along a cosine.
+    """
+
+    batch_size: int
+    peak_learning_rate: float
+    phases: tuple
+    seed: int = 0
+    precision: str = "float32"
+    warmup_epochs: float = 0.0
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+
+    @property
+    def epochs(self):
+        """int. Epochs of all phases."""
+        return sum(phase.epochs for phase in self.phases)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One experiment: what is trained, on what, and how.
+
+    Attributes:
+        name: string. The file's name without its ending.
+        about: `About`.
+        model: dict. `configuration`, a name in `keras_adaptive.models.PUBLISHED`, and arguments
+            that override it.
+        data: dict. `name` of the data set.
+        training: `Training`.
+        expected: dict. Figures of a run that was made with this recipe.
+    """
+
+    name: str
+    about: About
+    model: dict
+    data: dict
+    training: Training
+    expected: dict = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_file(cls, path):
+        """Read a recipe.
+
+        Args:
+            path: path of a `.toml` file.
+
+        Raises:
+            ValueError: If the file is no TOML, a table or key is unknown or missing, or a value
+                has the wrong type. The message names the nearest known key.
+        """
+        path = pathlib.Path(path)
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is no valid TOML: {error}.") from error
+        return cls.from_dict(path.stem, content)
+
+    @classmethod
+    def from_dict(cls, name, content):
+        """Make a recipe of the tables that a file holds; see `from_file`."""
+        _check_keys(name, content, ("about", "model", "data", "training", "expected"),
+                    required=("about", "model", "data", "training"))
+        training = dict(content["training"])
+        _check_record(f"{name}, [training]", training, Training)
+        phases = []
+        for phase in training["phases"]:
+            _check_record(f"{name}, phases", phase, Phase)
+            phases.append(Phase(**phase))
+        training["phases"] = tuple(phases)
+        _check_keys(f"{name}, [data]", content["data"], ("name",), required=("name",))
+        _check_keys(f"{name}, [model]", content["model"],
+                    ("configuration", *models.network_arguments(content["model"])),
+                    required=("configuration",))
+        if training.get("precision", "float32") not in PRECISIONS:
+            raise ValueError(f"{name}: `precision` is one of {list(PRECISIONS)}. "
+                             f"Received: {training['precision']!r}.")
+        _check_record(f"{name}, [about]", content["about"], About)
+        return cls(name, About(**content["about"]), dict(content["model"]), dict(content["data"]),
+                   Training(**training), dict(content.get("expected", {})))
+
+    @property
+    def image_size(self):
+        """int. Side of the pictures of the last phase, and of the finished network's input."""
+        return self.training.phases[-1].image_size
+
+    def build(self, image_size=None):
+        """Return the recipe's model with fresh weights.
+
+        Args:
+            image_size: int or `None`. Side of the input; `None` for the finished network's.
+        """
+        size = image_size or self.image_size
+        arguments = {key: value for key, value in self.model.items() if key != "configuration"}
+        return models.build(self.model["configuration"], input_shape=(size, size, 3), **arguments)
+
+    def compile(self, model, steps):
+        """Compile a model with the recipe's optimizer and learning-rate schedule.
+
+        Args:
+            model: `MultiExitModel`.
+            steps: int. Steps of one epoch, for the schedule.
+        """
+        training = self.training
+        warmup = round(training.warmup_epochs * steps)
+        total = training.epochs * steps
+        schedule = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0 if warmup else training.peak_learning_rate,
+            decay_steps=max(total - warmup, 1), warmup_steps=warmup,
+            warmup_target=training.peak_learning_rate if warmup else None)
+        optimizer = keras.optimizers.SGD(schedule, momentum=training.momentum, nesterov=True,
+                                         weight_decay=training.weight_decay or None)
+        # Scales, shifts and biases are not pulled towards zero.
+        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+        model.compile(optimizer)
+
+    def fit_arguments(self, data, image_size=None, first_epoch=0, last_epoch=None):
+        """Return the arguments for `model.fit(**arguments)`.
+
+        Args:
+            data: `Data`.
+            image_size: int or `None`. Side of the pictures; `None` for the last phase's.
+            first_epoch: int. Epochs that are done already.
+            last_epoch: int or `None`. Number of the epoch to stop after, counted from 1.
+        """
+        training = self.training
+        size = image_size or self.image_size
+        last_epoch = last_epoch or training.epochs
+        train, validation = data.train.resized(size), data.validation.resized(size)
+        return {
+            "x": training_pipeline(train, training.batch_size, last_epoch, training.seed,
+                                   first_epoch),
+            "steps_per_epoch": steps_per_epoch(train, training.batch_size),
+            "epochs": last_epoch,
+            "initial_epoch": first_epoch,
+            "validation_data": (validation.x, validation.y),
+            "validation_batch_size": 250,
+            "shuffle": False,  # the pipeline does it
+        }
+
+    def quick(self):
+        """Return the recipe cut down to seconds: a narrow network, one epoch, small batches.
+
+        For tests: it shows that the recipe runs, and says nothing about accuracy.
+        """
+        narrow = {"channels": 4, "growth_rate": 4, "layers_per_block": 2}
+        last = dataclasses.replace(self.training.phases[-1], epochs=1)
+        training = dataclasses.replace(self.training, phases=(last,), batch_size=8,
+                                       precision="float32")
+        return dataclasses.replace(self, model={**self.model, **narrow}, training=training)
+
+
+def _check_record(where, values, record):
+    fields = dataclasses.fields(record)
+    _check_keys(where, values, [field.name for field in fields],
+                required=[f.name for f in fields if f.default is dataclasses.MISSING
+                          and f.default_factory is dataclasses.MISSING])
+    types = {int: int, float: (int, float), str: str, tuple: list}
+    for field in fields:
+        if field.name in values and not isinstance(values[field.name], types[field.type]):
+            raise ValueError(
+                f"{where}: `{field.name}` must be of type {field.type.__name__}. "
+                f"Received: {values[field.name]!r}."
+            )
+
+
+def _check_keys(where, values, known, required=()):
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" Known are {sorted(known)}."
+            raise ValueError(f"{where}: unknown key {key!r}.{hint}")
+    missing = [key for key in required if key not in values]
+    if missing:
+        raise ValueError(f"{where}: the keys {missing} are missing.")

@@ -1,0 +1,135 @@
+"""Train a recipe: phase after phase, resumable after every epoch."""
+
+import contextlib
+import json
+import pathlib
+
+import h5py
+import keras
+
+from keras_adaptive.files import write_whole
+
+STATE = "state.h5"  # everything needed to go on after the last finished epoch
+BEST = "best.weights.h5"  # weights of the best full-size epoch on the validation part
+LOG = "log.csv"
+
+
+def train(recipe, data, folder, verbose="auto"):
+    """Train a recipe's model with `model.fit` and return it with its best weights.
+
+    After every epoch the state is written to `folder`; called again with the same folder, the run
+    goes on after the last finished epoch and ends with the weights of an undisturbed run, where
+    the backend computes deterministically. The best epoch is chosen among those at full picture
+    size, by the last exit's accuracy on the validation part. The test part is not touched.
+
+    Args:
+        recipe: `Recipe`.
+        data: `Data`.
+        folder: path. Made if missing. Holds `state.h5`, `best.weights.h5` and `log.csv`.
+        verbose: as in `keras.Model.fit`.
+
+    Returns:
+        The trained `MultiExitModel`, float32.
+
+    Raises:
+        ValueError: If the folder holds the state of another recipe.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = _State(folder / STATE, recipe)
+    done = state.epoch
+    last_epoch = 0
+    for phase in recipe.training.phases:
+        last_epoch += phase.epochs
+        if done >= last_epoch:
+            continue
+        keras.utils.set_random_seed(recipe.training.seed)
+        with _precision(recipe.training.precision):
+            model = recipe.build(phase.image_size)
+        arguments = recipe.fit_arguments(data, phase.image_size, done, last_epoch)
+        recipe.compile(model, arguments["steps_per_epoch"])
+        model.optimizer.build(model.trainable_variables)
+        if done:
+            state.restore(model)
+        full_size = phase.image_size == recipe.image_size
+        keep = _KeepState(state, folder, select=full_size)
+        log = keras.callbacks.CSVLogger(folder / LOG, append=done > 0)
+        model.fit(**arguments, callbacks=[log, keep], verbose=verbose)
+        done = last_epoch
+    model = recipe.build()
+    model.load_weights(folder / BEST)
+    return model
+
+
+class _State:
+    """The file from which a run goes on: weights, optimizer, number of finished epochs."""
+
+    def __init__(self, path, recipe):
+        self.path = path
+        self.recipe = recipe
+        self.epoch = 0
+        self.best = -1.0
+        if path.exists():
+            with h5py.File(path) as file:
+                written_for = file.attrs["recipe"]
+                self.epoch = int(file.attrs["epoch"])
+                self.best = float(file.attrs["best"])
+            if written_for != _fingerprint(recipe):
+                raise ValueError(
+                    f"{path} holds the state of another recipe than {recipe.name!r}, or the recipe "
+                    "was edited since. Choose another folder, or delete this one to start anew."
+                )
+
+    def restore(self, model):
+        """Give the model the weights and its optimizer the state that the file holds."""
+        with h5py.File(self.path) as file:
+            for group, variables in _groups(model):
+                for i, variable in enumerate(variables):
+                    variable.assign(file[group][str(i)][()])
+
+    def write(self, model):
+        def fill(path):
+            with h5py.File(path, "w") as file:
+                file.attrs.update(recipe=_fingerprint(self.recipe), epoch=self.epoch,
+                                  best=self.best)
+                for group, variables in _groups(model):
+                    for i, variable in enumerate(variables):
+                        file[f"{group}/{i}"] = keras.ops.convert_to_numpy(variable)
+        write_whole(self.path, fill)
+
+
+class _KeepState(keras.callbacks.Callback):
+    """Write the state after every epoch, and the weights of the best."""
+
+    def __init__(self, state, folder, select):
+        super().__init__()
+        self.state = state
+        self.folder = folder
+        self.select = select
+
+    def on_epoch_end(self, epoch, logs=None):
+        accuracy = logs[f"val_exit{self.model.num_exits}_accuracy"]
+        if self.select and accuracy > self.state.best:
+            self.state.best = accuracy
+            write_whole(self.folder / BEST, self.model.save_weights)
+        self.state.epoch = epoch + 1
+        self.state.write(self.model)
+
+
+def _groups(model):
+    return ("weights", model.weights), ("optimizer", model.optimizer.variables)
+
+
+def _fingerprint(recipe):
+    return json.dumps({"model": recipe.model, "data": recipe.data,
+                       "training": repr(recipe.training)}, sort_keys=True)
+
+
+@contextlib.contextmanager
+def _precision(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
