@@ -1,0 +1,102 @@
+"""From pictures of 0 to 255 to the batches that one network takes."""
+
+import numpy as np
+
+from keras_adaptive.inference.files import InputRule
+from keras_adaptive.inference.images import open_pictures, rebatch
+
+
+class NetworkInput:
+    """The input of a network: its shape, how files are brought to it, and what prepares a batch.
+
+    Args:
+        model: `keras.Model` with one input of shape `(batch, height, width, channels)`. Height and
+            width may be None. Its `input_rule`, where it has one, says how files are resized.
+        preprocess: function from a NumPy batch of pictures to the batch that the network takes, or
+            None.
+
+    Raises:
+        ValueError: If the model has another kind of input.
+    """
+
+    def __init__(self, model, preprocess=None):
+        if preprocess is not None and not callable(preprocess):
+            raise ValueError(
+                "`preprocess` is a function from a batch of pictures to the network's input, or "
+                f"None. Received: {preprocess!r}."
+            )
+        shapes = [tuple(tensor.shape) for tensor in model.inputs]
+        if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] is None:
+            raise ValueError(
+                f"`model` must have one input, pictures of shape (batch, height, width, channels). "
+                f"{model.name!r} has {len(shapes)} of shape {', '.join(map(str, shapes))}."
+            )
+        self.preprocess = preprocess
+        self.shape = shapes[0][1:]
+        self._dtype = model.inputs[0].dtype
+        self._model_name = model.name
+        self.rule = self._read_rule(getattr(model, "input_rule", None))
+
+    @property
+    def size(self):
+        """Height and width in pixels, or None where the network takes any."""
+        return None if None in self.shape[:2] else self.shape[:2]
+
+    def _read_rule(self, record):
+        if record:
+            return InputRule.from_dict(record, self.shape[-1])
+        return InputRule(self.size, self.shape[-1])
+
+    def open(self, images):
+        """Return the `Pictures` that a user handed in."""
+        return open_pictures(images, self.rule)
+
+    def batches(self, pictures, batch_size):
+        """Yield full batches for the network, checked, and a shorter one at the end.
+
+        Args:
+            pictures: `Pictures`.
+            batch_size: int.
+
+        Raises:
+            ValueError: If the pictures, after `preprocess`, do not have the network's shape, or do
+                not all have one size.
+        """
+        prepared = self._prepare(rebatch(pictures.arrays, batch_size))
+        return rebatch(prepared, batch_size)
+
+    def _prepare(self, batches):
+        size = None
+        for batch in batches:
+            inputs = batch if self.preprocess is None else np.asarray(self.preprocess(batch))
+            self._check_shape(inputs, len(batch))
+            if size not in (None, inputs.shape[1:3]):
+                raise ValueError(
+                    "All pictures of one call must have one size, also where the network takes "
+                    f"any. Received {_times(size)} and {_times(inputs.shape[1:3])} pixels. Resize "
+                    "them, or call once per size."
+                )
+            size = inputs.shape[1:3]
+            yield inputs.astype(self._dtype, copy=False)
+
+    def _check_shape(self, inputs, num_pictures):
+        expected = (num_pictures, *self.shape)
+        if inputs.ndim == 4 and all(
+            wanted in (None, received) for wanted, received in zip(expected, inputs.shape)
+        ):
+            return
+        if self.preprocess is not None:
+            raise ValueError(
+                f"`preprocess` must return the shape {expected}, which {self._model_name!r} takes. "
+                f"It returned {inputs.shape}."
+            )
+        raise ValueError(
+            f"{self._model_name!r} takes pictures of {_times(self.shape[:2])} pixels. Received "
+            f"{_times(inputs.shape[1:3])}, and arrays are never resized. Resize them; or pass "
+            "files or `PIL.Image.fromarray(picture)`, which are scaled and cropped to fit; or "
+            "resize in `preprocess`."
+        )
+
+
+def _times(size):
+    return "x".join(str(side) for side in size)

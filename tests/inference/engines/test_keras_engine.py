@@ -1,0 +1,117 @@
+import collections
+
+import keras
+import numpy as np
+import pytest
+
+from keras_adaptive.graph import Stage, split_into_stages
+from keras_adaptive.inference.engines.keras_engine import bucket_sizes, make_keras_engine
+
+IS_LOGITS = [True, False, True, True]
+
+
+@pytest.fixture
+def engine(network):
+    engine = make_keras_engine()
+    engine.prepare(split_into_stages(network), IS_LOGITS)
+    return engine
+
+
+@pytest.fixture
+def inputs(images):
+    return images.astype("float32")
+
+
+@pytest.fixture
+def executions(monkeypatch):
+    """Count how often the Python code of each stage runs: once per compilation, if compiled."""
+    counts = collections.Counter()
+    call = Stage.call
+
+    def counting_call(self, *args, **kwargs):
+        counts[self.index] += 1
+        return call(self, *args, **kwargs)
+
+    monkeypatch.setattr(Stage, "call", counting_call)
+    return counts
+
+
+def run_all(engine, pictures, batch_size=64):
+    """Run the four stages on everybody and return the probabilities of each."""
+    carried, results = [pictures], []
+    for index in (1, 2, 3, 4):
+        probabilities, carried = engine.run(index, carried, batch_size)
+        results.append(probabilities)
+    return np.stack(results)
+
+
+@pytest.mark.parametrize("num_rows", [1, 3, 16, 41])
+def test_stages_in_sequence_equal_the_network(engine, inputs, all_probabilities, num_rows):
+    """Softmax included, for any number of rows, whatever they are padded to."""
+    results = run_all(engine, inputs[:num_rows])
+
+    assert results.dtype == np.float32
+    np.testing.assert_allclose(results, all_probabilities[:, :num_rows], atol=1e-5)
+
+
+def test_rows_can_be_taken_and_joined_between_stages(engine, inputs, all_probabilities):
+    """Carried tensors keep their rows together through any regrouping."""
+    _, first = engine.run(1, [inputs[:20]], 64)
+    _, second = engine.run(1, [inputs[20:]], 64)
+    regrouped = engine.join([
+        engine.take(second, np.array([20, 3])),
+        engine.take(first, np.array([0])),
+        engine.take(first, np.array([19, 7])),
+    ])
+
+    probabilities, _ = engine.run(2, regrouped, 64)
+
+    np.testing.assert_allclose(probabilities, all_probabilities[1, [40, 23, 0, 19, 7]], atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch runs eagerly")
+def test_nothing_is_compiled_anew_for_other_numbers_of_survivors(engine, inputs, executions):
+    """TensorFlow traces a stage once; JAX compiles it for four sizes at most."""
+    limit = {"tensorflow": 1, "jax": 4}[keras.backend.backend()]
+
+    for num_rows in range(1, 33):
+        run_all(engine, inputs[:num_rows], batch_size=32)
+
+    assert set(executions) == {1, 2, 3, 4}
+    assert max(executions.values()) <= limit
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 5, 16, 17, 64, 100, 256, 4096])
+def test_bucket_sizes_cover_every_batch_with_few_programs(batch_size):
+    """From one row to a full batch something fits, and no more than four sizes are compiled."""
+    sizes = bucket_sizes(batch_size)
+
+    assert sizes[0] == 1 and sizes[-1] == batch_size
+    assert len(sizes) <= 4
+    assert sizes == sorted(set(sizes))
+
+
+def test_frozen_layers_do_not_confuse_variables(make_network, inputs, all_probabilities):
+    """Which variables are trainable may change between calls; answers do not."""
+    network = make_network()
+    engine = make_keras_engine()
+    engine.prepare(split_into_stages(network), IS_LOGITS)
+    layers = [layer for layer in network.layers if layer.weights]
+
+    for frozen in (layers[:3], layers[3:]):
+        for layer in layers:
+            layer.trainable = layer not in frozen
+        np.testing.assert_allclose(run_all(engine, inputs), all_probabilities, atol=1e-5)
+
+
+def test_a_batch_that_changes_between_exits_is_an_error():
+    """Rows that are no longer pictures cannot be picked; the message says where."""
+    inputs = keras.Input((4, 4, 3))
+    halves = keras.layers.Rescaling(2.0)(keras.ops.reshape(inputs, (-1, 2, 4, 3)))
+    exit1 = keras.layers.Dense(2)(keras.ops.reshape(halves, (-1, 48)))
+    exit2 = keras.layers.Dense(2)(keras.ops.reshape(halves * 2, (-1, 48)))
+    engine = make_keras_engine()
+    engine.prepare(split_into_stages(keras.Model(inputs, [exit1, exit2])), [True, True])
+
+    with pytest.raises(ValueError, match="one row per picture"):
+        engine.run(1, [np.zeros((3, 4, 4, 3), "float32")], 8)

@@ -1,0 +1,214 @@
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_adaptive.inference.files import (
+    InputRule,
+    UnreadablePicturesError,
+    find_files,
+    read_picture,
+    read_pictures,
+)
+
+RULE = InputRule((8, 8), 3)
+
+
+@pytest.fixture
+def photo():
+    """A picture 12 high and 20 wide, smooth so that JPEG keeps it."""
+    rows, columns = np.mgrid[0:12, 0:20]
+    return Image.fromarray(np.stack([rows * 10, columns * 10, rows * 0 + 90], -1).astype("uint8"))
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "webp", "jpg", "gif", "tiff", "ppm"])
+def test_common_formats_are_read(tmp_path, photo, suffix):
+    """The format does not change what the network sees, but for compression."""
+    path = tmp_path / f"photo.{suffix}"
+    photo.save(path)
+
+    picture = read_picture(path, RULE)
+
+    assert picture.shape == (8, 8, 3) and picture.dtype == np.uint8
+    expected = RULE.apply(photo).astype(int)
+    assert np.abs(picture - expected).mean() < 8
+
+
+def test_the_shorter_side_is_scaled_and_the_centre_kept():
+    """A wide picture loses its sides, not its shape."""
+    wide = np.zeros((10, 30, 3), "uint8")
+    wide[:, 10:20] = 200
+
+    assert (InputRule((10, 10), 3).apply(Image.fromarray(wide)) == 200).all()
+    assert InputRule((4, 6), 3).apply(Image.fromarray(wide)).shape == (4, 6, 3)
+
+
+def test_shrinking_averages_instead_of_skipping():
+    """A fine chessboard becomes grey."""
+    board = ((np.indices((64, 64)).sum(axis=0) % 2) * 255).astype("uint8")
+
+    small = RULE.apply(Image.fromarray(board))
+
+    assert np.abs(small.astype(int) - 127).max() <= 3
+
+
+def test_pictures_of_the_right_size_are_not_touched(photo):
+    """What needs no resizing keeps every value, also under a rule without a size."""
+    expected = np.asarray(photo)
+
+    np.testing.assert_array_equal(InputRule((12, 20), 3).apply(photo), expected)
+    np.testing.assert_array_equal(InputRule(None, 3).apply(photo), expected)
+
+
+def test_photographs_lie_upright(tmp_path, photo):
+    """A camera's EXIF note on orientation is followed."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    photo.save(tmp_path / "turned.png", exif=exif)
+
+    picture = read_picture(tmp_path / "turned.png", InputRule(None, 3))
+
+    np.testing.assert_array_equal(picture, np.rot90(np.asarray(photo), k=-1))
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16"])
+def test_every_kind_of_colour_becomes_rgb(tmp_path, mode):
+    """Grey, palettes, print colours and deep greys end as three channels of eight bits."""
+    if mode == "I;16":
+        picture = Image.fromarray(np.full((8, 8), 200 * 257, "uint16"))
+    else:
+        picture = Image.new("RGB", (8, 8), (255, 255, 255)).convert(mode)
+    path = tmp_path / ("picture.tiff" if mode == "CMYK" else "picture.png")
+    picture.save(path)
+
+    decoded = read_picture(path, RULE)
+
+    assert decoded.shape == (8, 8, 3)
+    assert set(decoded.flatten().tolist()) == {200 if mode == "I;16" else 255}
+
+
+def test_transparency_becomes_white(tmp_path):
+    """What is see-through looks as on paper, with an alpha channel or a palette entry."""
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "alpha.png")
+    palette = Image.new("P", (8, 8), 3)
+    palette.putpalette(list(range(30)))
+    palette.save(tmp_path / "palette.png", transparency=3)
+
+    for name in ("alpha.png", "palette.png"):
+        assert (read_picture(tmp_path / name, RULE) == 255).all()
+
+
+def test_grey_networks_get_one_channel(photo):
+    """Colours are weighed as in television."""
+    assert InputRule((8, 8), 1).apply(photo).shape == (8, 8, 1)
+
+
+@pytest.fixture
+def bad_files(tmp_path, photo):
+    """One file for each way of being no picture, and words of what is said about it."""
+    photo.save(tmp_path / "whole.png")
+    photo.resize((300, 200)).save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
+    jpeg = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "folder.png").mkdir()
+    Image.fromarray(np.zeros((4, 4), "float32")).save(tmp_path / "float.tiff")
+    return {
+        str(tmp_path / name): words for name, words in {
+            "missing.png": "no such file",
+            "cut.png": "cut short or damaged",
+            "cut.jpg": "cut short or damaged",
+            "text.png": "not a picture",
+            "empty.png": "not a picture",
+            "folder.png": "it is a folder",
+            "float.tiff": "floating-point values: convert it",
+        }.items()
+    }
+
+
+def test_all_bad_files_of_a_list_are_named_at_once(tmp_path, bad_files):
+    """One error tells every file and its reason, before the first picture is handed out."""
+    good = str(tmp_path / "whole.png")
+
+    with pytest.raises(UnreadablePicturesError, match="7 of 8 files") as error:
+        next(read_pictures([good, *bad_files], RULE))
+
+    assert isinstance(error.value, ValueError)
+    assert list(error.value.reasons) == list(bad_files)
+    for path, words in bad_files.items():
+        assert words in error.value.reasons[path]
+        assert path in str(error.value)
+
+
+def test_damage_found_on_the_way_stops_the_stream(tmp_path, bad_files):
+    """Good pictures flow until the first bad one; then the rest of the list is only checked."""
+    good = str(tmp_path / "whole.png")
+    names = ["cut.png", "whole.png", "text.png"]
+    stream = read_pictures([good, *(str(tmp_path / name) for name in names)], RULE)
+
+    assert next(stream).shape == (8, 8, 3)
+    with pytest.raises(UnreadablePicturesError, match="2 of 4 files"):
+        next(stream)
+
+
+@pytest.mark.parametrize("limit", [150, 50])
+def test_decompression_bombs_are_refused(tmp_path, photo, monkeypatch, limit):
+    """What pillow only warns of is an error here, like what it refuses itself."""
+    photo.save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+
+    with pytest.raises(UnreadablePicturesError, match=f"more than {limit} pixels"):
+        read_picture(tmp_path / "large.png", RULE)
+
+
+def test_the_error_survives_a_process_boundary():
+    """Workers hand errors on by pickling them."""
+    error = UnreadablePicturesError({"a.png": "it is cut short"}, 2)
+
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert str(copy) == str(error) and copy.reasons == error.reasons
+
+
+def test_folders_are_searched_in_a_fixed_order(tmp_path, photo):
+    """Sub-folders count, hidden files and other suffixes do not."""
+    (tmp_path / "b" / ".cache").mkdir(parents=True)
+    for name in ("c.PNG", "b/a.jpg", "a.webp", ".hidden.png", "b/.cache/x.png"):
+        photo.save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+
+    found = find_files(tmp_path)
+
+    assert found == [str(tmp_path / name) for name in ("a.webp", "b/a.jpg", "c.PNG")]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="hold no pictures"):
+        find_files(tmp_path / "empty")
+
+
+def test_the_rule_is_read_from_a_model_record():
+    """A record may leave out what is as usual."""
+    record = {"size": [32, 48], "resize": "shorter_side_then_centre_crop",
+              "interpolation": "bilinear"}
+
+    assert InputRule.from_dict(record, 3) == InputRule((32, 48), 3, "bilinear")
+    assert InputRule.from_dict({"size": [32, 48]}, 3) == InputRule((32, 48), 3, "bicubic")
+
+
+@pytest.mark.parametrize(
+    "record, message",
+    [
+        ({"size": [8, 8], "crop": 0.9}, r"Received also: \['crop'\]"),
+        ({}, "height and width in pixels"),
+        ({"size": [8]}, "height and width in pixels"),
+        ({"size": [8, 0]}, "height and width in pixels"),
+        ({"size": [8, 8], "resize": "stretch"}, "shorter_side_then_centre_crop"),
+        ({"size": [8, 8], "interpolation": "area"}, "'bicubic', 'bilinear'"),
+    ],
+)
+def test_unknown_rules_are_refused(record, message):
+    """A rule that is not understood is not guessed at."""
+    with pytest.raises(ValueError, match=message):
+        InputRule.from_dict(record, 3)

@@ -1,0 +1,58 @@
+import keras
+import pytest
+
+from keras_adaptive.inference.logits import exits_give_logits
+from keras_adaptive.models import MultiExitModel
+
+
+@pytest.fixture
+def features():
+    return keras.Input((4,))
+
+
+def test_the_last_operation_tells(features):
+    """A softmax in any form means probabilities, anything else logits."""
+    logits = keras.layers.Dense(3)(features)
+    nested = keras.Sequential([keras.layers.Dense(3), keras.layers.Softmax()])
+    half = keras.layers.Softmax()(logits)
+    outputs = {
+        "dense": (logits, True),
+        "dense with activation": (keras.layers.Dense(3, activation="softmax")(features), False),
+        "activation": (keras.layers.Activation("softmax")(logits), False),
+        "layer": (half, False),
+        "operation": (keras.ops.softmax(logits), False),
+        "relu": (keras.layers.ReLU()(half), True),
+        "nested": (nested(features), False),
+        "cast": (keras.ops.cast(half, "float32"), False),
+        "linear": (keras.layers.Activation("linear", name="exit")(half), False),
+        "sum": (keras.layers.Add()([half, half]), True),
+    }
+    model = keras.Model(features, [output for output, _ in outputs.values()])
+
+    found = dict(zip(outputs, exits_give_logits(model)))
+
+    assert found == {name: is_logits for name, (_, is_logits) in outputs.items()}
+
+
+def test_a_multi_exit_model_gives_logits(features):
+    """It is trained on logits, whatever its last layer looks like."""
+    model = MultiExitModel(features, [keras.layers.Dense(3, activation="softmax")(features)])
+
+    assert exits_give_logits(model) == [True]
+
+
+def test_the_user_knows_better(features):
+    """A given value holds for all exits."""
+    model = keras.Model(features, [keras.layers.Dense(3)(features)] * 2)
+
+    assert exits_give_logits(model, False) == [False, False]
+    assert exits_give_logits(model, True) == [True, True]
+
+
+def test_sigmoids_are_refused_unless_the_user_insists(features):
+    """The largest of several sigmoids is no confidence."""
+    model = keras.Model(features, [keras.layers.Dense(3, activation="sigmoid")(features)])
+
+    with pytest.raises(ValueError, match="Exit 1 ends with a sigmoid"):
+        exits_give_logits(model)
+    assert exits_give_logits(model, True) == [True]

@@ -1,0 +1,386 @@
+import functools
+import io
+import sys
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from keras_adaptive.graph import exit_macs
+from keras_adaptive.inference.engines.keras_engine import make_keras_engine
+from keras_adaptive.inference.predictor import EarlyExitPredictor
+from keras_adaptive.models import MultiExitModel, RANet
+
+PROPERTY = settings(deadline=None, max_examples=60, database=None, derandomize=True,
+                    suppress_health_check=list(HealthCheck))
+
+
+class SpyEngine:
+    """The backend's engine, keeping which stage ran on how many rows."""
+
+    def __init__(self):
+        self.engine = make_keras_engine()
+        self.calls = []
+        self.prepare, self.take, self.join = (
+            self.engine.prepare, self.engine.take, self.engine.join)
+
+    def run(self, index, carried, batch_size):
+        self.calls.append((index, len(carried[0])))
+        return self.engine.run(index, carried, batch_size)
+
+    def rows_per_stage(self, num_stages):
+        return [sum(rows for index, rows in self.calls if index == stage)
+                for stage in range(1, num_stages + 1)]
+
+
+@pytest.fixture(scope="module")
+def predictor(network):
+    """One predictor for all thresholds: setting them compiles nothing."""
+    return EarlyExitPredictor(network)
+
+
+@pytest.fixture(scope="module")
+def predictor_with(network):
+    """Predictors for given exits, each compiled once."""
+    return functools.cache(
+        lambda exits, max_exit: EarlyExitPredictor(network, exits=exits, max_exit=max_exit))
+
+
+def thresholds_for(probabilities):
+    """Thresholds that matter: anywhere, and exactly where a picture's confidence lies."""
+    confidences = np.unique(probabilities.max(axis=2))
+    one = st.one_of(
+        st.floats(0, 1.25), st.sampled_from([0.0, 1.5]),
+        st.sampled_from(confidences.tolist()),
+    )
+    return st.one_of(one, st.lists(one, min_size=4, max_size=4))
+
+
+def assert_same_answers(expected, prediction):
+    """Answers agree, but for pictures that sit on a threshold; those are counted."""
+    differs = expected.exits != prediction.exits
+    assert not np.any(differs & ~expected.is_close), "an exit was confused"
+    assert differs.sum() <= expected.is_close.sum() <= 8
+    np.testing.assert_allclose(
+        prediction.probabilities[~differs], expected.probabilities[~differs], atol=1e-5)
+    np.testing.assert_array_equal(
+        prediction.class_ids, prediction.probabilities.argmax(axis=1))
+    np.testing.assert_array_equal(
+        prediction.confidences, prediction.probabilities.max(axis=1))
+
+
+def test_the_pictures_of_these_tests_leave_at_all_exits(all_probabilities, simulate):
+    """Otherwise the tests below would mean little."""
+    taken = simulate(all_probabilities, 0.7).exits
+
+    assert (np.bincount(taken, minlength=5)[1:] >= 2).all()
+    assert np.mean(all_probabilities.max(axis=2) > 0.99999) < 0.02
+
+
+@PROPERTY
+@given(data=st.data())
+def test_skipping_work_changes_no_answer(predictor, all_probabilities, images, simulate, data):
+    """For any thresholds, batch size, number and order of pictures, the result is what all exits
+    give when one is chosen afterwards."""
+    order = data.draw(st.permutations(range(len(images))))
+    order = np.array(order[:data.draw(st.integers(1, len(images)))])
+    threshold = data.draw(thresholds_for(all_probabilities))
+    batch_size = data.draw(st.sampled_from([1, 2, 7, 16, 64]))
+    expected = simulate(all_probabilities[:, order], threshold)
+
+    predictor.threshold = threshold
+    prediction = predictor.predict(images[order], batch_size=batch_size)
+
+    assert_same_answers(expected, prediction)
+
+
+@settings(PROPERTY, max_examples=25)
+@given(data=st.data())
+def test_exits_not_in_use_never_take_a_picture(
+        predictor_with, all_probabilities, images, simulate, data):
+    """With any selection of exits and any cap, the others' outputs play no part."""
+    exits = tuple(data.draw(st.sets(st.integers(1, 4), min_size=1)))
+    max_exit = data.draw(st.one_of(st.none(), st.integers(min(exits), 4)))
+    threshold = data.draw(thresholds_for(all_probabilities))
+    in_use = [number for number in exits if number <= (max_exit or 4)]
+    expected = simulate(all_probabilities, threshold, in_use)
+
+    predictor = predictor_with(exits, max_exit)
+    predictor.threshold = threshold
+    prediction = predictor.predict(images, batch_size=16)
+
+    assert_same_answers(expected, prediction)
+    assert set(prediction.exits) <= set(in_use)
+
+
+def test_extreme_thresholds(predictor, all_probabilities, images):
+    """At 0 everybody leaves at once, above 1 nobody before the end."""
+    predictor.threshold = 0
+    assert set(predictor.predict(images).exits) == {1}
+
+    predictor.threshold = 1.01
+    prediction = predictor.predict(images)
+    assert set(prediction.exits) == {4}
+    np.testing.assert_allclose(prediction.probabilities, all_probabilities[3], atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_later_stages_see_only_survivors(network, images, batch_size):
+    """Work is really skipped: a stage receives exactly the pictures that no earlier exit took."""
+    spy = SpyEngine()
+
+    prediction = EarlyExitPredictor(network, 0.7, engine=spy).predict(images, batch_size)
+
+    expected = [int(np.sum(prediction.exits >= stage)) for stage in (1, 2, 3, 4)]
+    assert spy.rows_per_stage(4) == expected
+    assert expected[3] > 0
+
+
+def test_stages_without_survivors_are_not_called(network, images):
+    """Nothing runs after the last picture has left."""
+    spy = SpyEngine()
+
+    EarlyExitPredictor(network, [2, 0, 0.5, 0.5], engine=spy).predict(images)
+
+    assert [index for index, _ in spy.calls] == [1, 2]
+
+
+def test_the_cost_is_what_was_run(network, images):
+    """Multiply-adds add up over the exits in use; heads that are left out cost nothing."""
+    costs = exit_macs(network)
+
+    everyone = EarlyExitPredictor(network, 0.7).predict(images)
+    capped = EarlyExitPredictor(network, 2, max_exit=2).predict(images)
+    last_only = EarlyExitPredictor(network, 2, exits=[4]).predict(images)
+
+    assert everyone.macs.tolist() == [costs[number - 1] for number in everyone.exits]
+    assert set(capped.macs) == {costs[1]}
+    assert set(last_only.macs) == set(exit_macs(keras.Model(network.inputs, network.outputs[3])))
+    assert last_only.macs[0] < costs[3]
+    assert everyone.full_macs == capped.full_macs == last_only.full_macs == costs[3]
+
+
+def test_weights_that_change_later_count(make_network, images, whole, simulate):
+    """Training or loading weights after the predictor was made takes effect at once."""
+    network, other = make_network(seed=1), make_network(seed=3)
+    predictor = EarlyExitPredictor(network, 0.7)
+    predictor.predict(images)
+
+    network.set_weights(other.get_weights())
+    prediction = predictor.predict(images)
+
+    expected = simulate(whole(other, images, (True, False, True, True)), 0.7)
+    assert_same_answers(expected, prediction)
+
+
+def test_the_model_is_left_as_it_was(make_network, images):
+    """A predictor, also one for some exits, leaves no trace on the model."""
+    network = make_network()
+    before = [len(layer._inbound_nodes) for layer in network.layers]
+
+    EarlyExitPredictor(network, exits=[1, 3]).predict(images[:3])
+
+    assert [len(layer._inbound_nodes) for layer in network.layers] == before
+    keras.Model.from_config(network.get_config())
+
+
+def test_ranet_with_its_own_class_names(images, whole, simulate):
+    """A network of composite layers stops early, and tells names and costs from its attributes."""
+    network = RANet(scales=(1, 2), channels=4, growth_rate=4, growth_factors=(2, 1), blocks=1,
+                    block_step=1, layers_per_block=2, head_filters=4, pooling="global",
+                    num_classes=3, input_shape=(16, 16, 3), normalization="cifar10",
+                    class_names=["cat", "dog", "frog"])
+    pictures = images.repeat(2, axis=1).repeat(2, axis=2)
+    num_exits = network.num_exits
+    probabilities = whole(network, pictures, [True] * num_exits)
+    threshold = float(np.median(probabilities[0].max(axis=1))) + 1e-4
+
+    prediction = EarlyExitPredictor(network, threshold).predict(pictures, batch_size=16)
+
+    assert_same_answers(simulate(probabilities, threshold), prediction)
+    assert len(set(prediction.exits)) > 1
+    assert set(prediction.labels) <= {"cat", "dog", "frog"}
+    assert prediction.full_macs == exit_macs(network)[-1]
+
+
+def test_costs_and_names_that_a_model_carries_are_used(images):
+    """What a `MultiExitModel` knows about itself is not worked out again."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Flatten()(inputs)
+    model = MultiExitModel(inputs, [keras.layers.Dense(2)(x), keras.layers.Dense(2)(x)],
+                           class_names=["a", "b"], exit_macs=[11, 22])
+
+    prediction = EarlyExitPredictor(model, 2).predict(images[:2])
+
+    assert prediction.macs.tolist() == [22, 22]
+    assert prediction.class_names == ("a", "b")
+
+
+def test_mixed_precision(make_network, images, whole):
+    """Tensors between stages keep their half precision, and answers stay the whole network's."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        network = make_network()
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+    prediction = EarlyExitPredictor(network, 2).predict(images[:5])
+
+    probabilities = whole(network, images[:5], (True, False, True, True))
+    np.testing.assert_allclose(prediction.probabilities, probabilities[3], atol=0.05)
+
+
+def test_networks_that_take_any_size(images):
+    """The cost follows the size of the pictures; one call takes one size."""
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same")(inputs)
+    heads = [keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(t))
+             for t in (x, keras.layers.Conv2D(4, 3, padding="same")(x))]
+    predictor = EarlyExitPredictor(keras.Model(inputs, heads), 2)
+
+    small = predictor.predict(images[:2])
+    large = predictor.predict(images[:2].repeat(2, axis=1).repeat(2, axis=2))
+
+    convolutions = 8 * 8 * 9 * (3 * 4 + 4 * 4)
+    assert small.full_macs == convolutions + 2 * 8
+    assert large.full_macs == 4 * convolutions + 2 * 8
+    assert len(predictor.predict([])) == 0
+    with pytest.raises(ValueError, match="must have one size"):
+        predictor.predict([images[0], images[0, :4]])
+
+
+@pytest.mark.parametrize("empty", [[], np.zeros((0, 8, 8, 3), "uint8"), np.array([]), iter(())])
+def test_no_pictures_give_an_empty_prediction(predictor, empty):
+    """Nothing in, nothing out, no error."""
+    prediction = predictor.predict(empty)
+
+    assert len(prediction) == 0
+    assert prediction.probabilities.shape == (0, 5)
+
+
+def test_one_picture_is_a_batch_of_one(predictor, images):
+    """A picture without the batch axis gives one answer, the same as in company."""
+    predictor.threshold = 0.7
+
+    alone, together = predictor.predict(images[4]), predictor.predict(images)
+
+    assert len(alone) == 1
+    assert alone.exits[0] == together.exits[4]
+    np.testing.assert_allclose(alone.probabilities[0], together.probabilities[4], atol=1e-5)
+
+
+def test_preprocess_prepares_what_the_network_takes(network, images, all_probabilities):
+    """It gets pictures of 0 to 255 in batches, and may change their size."""
+    seen = []
+
+    def halve(pictures):
+        seen.append(pictures.shape)
+        return pictures[:, ::2, ::2]
+
+    large = images.repeat(2, axis=1).repeat(2, axis=2)
+    predictor = EarlyExitPredictor(network, 2, preprocess=halve)
+    prediction = predictor.predict(list(large), batch_size=16)
+
+    np.testing.assert_allclose(prediction.probabilities, all_probabilities[3], atol=1e-5)
+    assert seen[0] == (16, 16, 16, 3)
+    with pytest.raises(ValueError, match="`preprocess` must return the shape"):
+        predictor.predict(images)
+
+
+@pytest.mark.parametrize(
+    "threshold, message",
+    [
+        (-0.1, "0 or more"),
+        (float("nan"), "not NaN"),
+        ([0.5, 0.5, float("nan"), 0.5], "not NaN"),
+        ([0.5, 0.5], "one number, or one per exit: 4"),
+        ([[0.5] * 4], "one number, or one per exit: 4"),
+        ("high", "one number, or one per exit: 4"),
+        (None, "not NaN"),
+    ],
+)
+def test_thresholds_that_mean_nothing_are_refused(predictor, threshold, message):
+    """The message says what is taken, what came, and for a list how long it should be."""
+    with pytest.raises(ValueError, match=message) as error:
+        predictor.threshold = threshold
+    assert "Received" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"exits": []}, "from 1 to 4, at least one"),
+        ({"exits": [0, 1]}, "from 1 to 4"),
+        ({"exits": [5]}, "from 1 to 4"),
+        ({"exits": [1.5]}, "from 1 to 4"),
+        ({"max_exit": 0}, "from 1 to 4"),
+        ({"max_exit": True}, "from 1 to 4"),
+        ({"exits": [3, 4], "max_exit": 2}, "Raise it to 3"),
+        ({"engine": "onyx"}, '"auto", "keras"'),
+        ({"from_logits": "yes"}, 'True, False or "auto"'),
+        ({"class_names": ["a"]}, "one name per class: 5"),
+        ({"preprocess": 3}, "`preprocess` is a function"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(network, arguments, message):
+    """Mistakes are found when the predictor is made, not in the middle of the work."""
+    with pytest.raises(ValueError, match=message):
+        EarlyExitPredictor(network, **arguments)
+
+
+def test_models_that_cannot_stop_early_are_refused():
+    """The message says what a model must look like."""
+    inputs = keras.Input((4, 4, 3))
+    flat = keras.layers.Flatten()(inputs)
+    two, three = keras.layers.Dense(2)(flat), keras.layers.Dense(3)(flat)
+
+    with pytest.raises(ValueError, match="same 2 or more classes"):
+        EarlyExitPredictor(keras.Model(inputs, [two, three]))
+    with pytest.raises(ValueError, match="list of outputs"):
+        EarlyExitPredictor(keras.Model(inputs, {"a": two, "b": two}))
+    with pytest.raises(ValueError, match="one input, pictures"):
+        EarlyExitPredictor(keras.Model(flat, [two]))
+    with pytest.raises(TypeError, match="`model` is a Keras model"):
+        EarlyExitPredictor(42)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "all"])
+def test_batch_sizes_are_positive_integers(predictor, images, batch_size):
+    """Zero or half a picture at a time is no plan."""
+    with pytest.raises(ValueError, match="`batch_size` must be an integer"):
+        predictor.predict(images, batch_size=batch_size)
+
+
+def test_wrong_sizes_name_the_cure(predictor, images):
+    """Arrays are not resized behind the user's back."""
+    with pytest.raises(ValueError, match="takes pictures of 8x8 pixels. Received 4x8") as error:
+        predictor.predict(images[:, :4])
+    assert "PIL.Image.fromarray" in str(error.value)
+
+
+def test_outputs_that_are_no_probabilities_are_noticed(network, make_network, images):
+    """Logits taken for probabilities, and weights that are not numbers, are errors."""
+    with pytest.raises(ValueError, match="Pass `from_logits=True`"):
+        EarlyExitPredictor(network, from_logits=False).predict(images)
+
+    damaged = make_network()
+    damaged.set_weights([np.full_like(weight, np.nan) for weight in damaged.get_weights()])
+    with pytest.raises(ValueError, match="gave NaN or infinity"):
+        EarlyExitPredictor(damaged).predict(images)
+
+
+def test_a_progress_bar_is_shown_on_request(predictor, images, monkeypatch):
+    """The bar goes to standard error; without a terminal nobody sees it unasked."""
+    for verbose, is_shown in [(True, True), ("auto", False), (False, False)]:
+        stream = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", stream)
+        predictor.predict(images, batch_size=2, verbose=verbose)
+        assert bool(stream.getvalue()) == is_shown
+
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    predictor.predict(images, batch_size=2)
+    assert "41/41" in stream.getvalue()
