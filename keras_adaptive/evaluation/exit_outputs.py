@@ -59,8 +59,8 @@ class ExitOutputs:
         labels = np.asarray(self.labels)
         if probabilities.ndim != 3 or labels.shape != probabilities.shape[1:2] or not labels.size:
             raise ValueError(
-                "`probabilities` has the shape (exits, pictures, classes) and `labels` (pictures,), "
-                f"with one picture or more. Received: {probabilities.shape} and {labels.shape}."
+                "`probabilities` has the shape (exits, pictures, classes), `labels` (pictures,), "
+                f"and neither is empty. Received: {probabilities.shape} and {labels.shape}."
             )
         object.__setattr__(self, "probabilities", probabilities)
         object.__setattr__(self, "labels", labels)

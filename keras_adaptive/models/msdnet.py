@@ -10,7 +10,11 @@ import math
 import keras
 
 from keras_adaptive.layers import (
-    ConvBlock, DenseLayer, ExitHead, MultiScaleCell, TransitionBlock,
+    ConvBlock,
+    DenseLayer,
+    ExitHead,
+    MultiScaleCell,
+    TransitionBlock,
 )
 from keras_adaptive.models.inputs import normalize
 from keras_adaptive.models.multi_exit import ConfiguredModel
@@ -130,8 +134,8 @@ class MSDNet(ConfiguredModel):
 def _layers_of_blocks(blocks, first, further, growth):
     if blocks < 1 or first < 1 or further < 1:
         raise ValueError(
-            "`blocks`, `layers_in_first_block` and `layers_per_block` must be at least 1. Received: "
-            f"blocks={blocks}, layers_in_first_block={first}, layers_per_block={further}."
+            "`blocks`, `layers_in_first_block` and `layers_per_block` must be at least 1. "
+            f"Received: blocks={blocks}, layers_in_first_block={first}, layers_per_block={further}."
         )
     if growth == "even":
         return [first] + [further] * (blocks - 1)

@@ -1,10 +1,10 @@
 """The configurations of the papers, by name."""
 
-import difflib
 import inspect
 
 from keras_adaptive.models.msdnet import MSDNet
 from keras_adaptive.models.ranet import RANet
+from keras_adaptive.names import did_you_mean
 
 _CIFAR_CLASSES = {"cifar10": 10, "cifar100": 100}
 
@@ -82,9 +82,10 @@ def build(configuration, **arguments):
     known = network_arguments({"configuration": configuration})
     for argument in arguments:
         if argument not in known:
-            near = difflib.get_close_matches(argument, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else f" Known are {known}."
-            raise ValueError(f"{network.__name__} has no argument {argument!r}.{hint}")
+            raise ValueError(
+                f"{network.__name__} has no argument {argument!r}.{did_you_mean(argument, known)} "
+                f"Known are {known}."
+            )
     return network(**{"name": configuration, **published, **arguments})
 
 
@@ -96,10 +97,8 @@ def network_arguments(model):
 
 def _look_up(configuration):
     if configuration not in PUBLISHED:
-        near = difflib.get_close_matches(str(configuration), PUBLISHED, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"Unknown configuration {configuration!r}.{hint} "
+            f"Unknown configuration {configuration!r}.{did_you_mean(configuration, PUBLISHED)} "
             f"`keras_adaptive.models.PUBLISHED` lists all {len(PUBLISHED)}."
         )
     return PUBLISHED[configuration]

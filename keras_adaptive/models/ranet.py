@@ -10,7 +10,12 @@ import warnings
 import keras
 
 from keras_adaptive.layers import (
-    ConvBlock, DenseBlock, ExitHead, FanInUniform, FusionBlock, TransitionBlock,
+    ConvBlock,
+    DenseBlock,
+    ExitHead,
+    FanInUniform,
+    FusionBlock,
+    TransitionBlock,
 )
 from keras_adaptive.models.inputs import normalize
 from keras_adaptive.models.multi_exit import ConfiguredModel

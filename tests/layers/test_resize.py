@@ -9,19 +9,43 @@ from keras_adaptive.layers.resize import interpolation_matrix
 SIZES = [(16, 32), (32, 16), (7, 13), (13, 7), (1, 5), (5, 1), (33, 17), (11, 29), (2, 3), (9, 9)]
 
 
-@pytest.mark.parametrize("size_in, size_out", SIZES)
-def test_equals_pytorch_with_aligned_corners(size_in, size_out):
-    """Rows and columns of different, odd and degenerate sizes."""
-    torch = pytest.importorskip("torch", reason="PyTorch is the reference")
-    x = np.random.default_rng(0).normal(size=(2, size_in, size_out, 3)).astype("float32")
+@pytest.fixture(params=SIZES, ids=str)
+def sizes(request):
+    return request.param
 
-    resized = AlignedResize(size_out, size_in)(x)
+
+def picture(rows, columns):
+    return np.random.default_rng(0).normal(size=(2, rows, columns, 3)).astype("float32")
+
+
+def interpolate(values, size, axis):
+    """Linear interpolation along one axis, corners aligned, by NumPy in float64."""
+    places = np.linspace(0, values.shape[axis] - 1, size) if size > 1 else np.zeros(1)
+    known = np.arange(values.shape[axis])
+    return np.apply_along_axis(lambda line: np.interp(places, known, line), axis, values)
+
+
+def test_equals_linear_interpolation_along_rows_and_columns(sizes):
+    """Rows and columns of different, odd and degenerate sizes."""
+    x = picture(*sizes)
+
+    resized = AlignedResize(*reversed(sizes))(x)
+
+    expected = interpolate(interpolate(x, sizes[1], axis=1), sizes[0], axis=2)
+    assert_allclose(keras.ops.convert_to_numpy(resized), expected, atol=2e-6)
+
+
+def test_equals_pytorch_with_aligned_corners(sizes):
+    torch = pytest.importorskip("torch", reason="PyTorch is the reference")
+    x = picture(*sizes)
+
+    resized = AlignedResize(*reversed(sizes))(x)
 
     expected = torch.nn.functional.interpolate(
-        torch.from_numpy(np.moveaxis(x, -1, 1).copy()), (size_out, size_in), mode="bilinear",
+        torch.from_numpy(np.moveaxis(x, -1, 1).copy()), tuple(reversed(sizes)), mode="bilinear",
         align_corners=True).numpy()
-    assert_allclose(keras.ops.convert_to_numpy(resized), np.moveaxis(expected, 1, -1),
-                    atol=1e-5)  # PyTorch rounds the source coordinates to float32
+    # PyTorch rounds the source coordinates to float32.
+    assert_allclose(keras.ops.convert_to_numpy(resized), np.moveaxis(expected, 1, -1), atol=1e-5)
 
 
 def test_rows_by_hand():

@@ -1,29 +1,36 @@
 """The authors' checkpoints and argument dictionaries, carried over to our models."""
 
+import collections
+import io
 import json
+import pickle
+import zipfile
 
 import keras
 import numpy as np
 import pytest
 
 from keras_adaptive.layers import (
-    ConvBlock, DenseBlock, DenseLayer, ExitHead, FusionBlock, MultiScaleCell,
+    ConvBlock,
+    DenseBlock,
+    DenseLayer,
+    ExitHead,
+    FusionBlock,
+    MultiScaleCell,
 )
 from keras_adaptive.models import MSDNet, RANet
 
 
 @pytest.fixture(scope="session")
 def authors_case(parity):
-    """Return a function of a case's name that gives (model with the authors' weights, x, logits)."""
-    torch = pytest.importorskip("torch", reason="PyTorch reads the authors' checkpoints")
-
+    """A function from a case's name to a model with the authors' weights, pictures and logits."""
     def load(name, **overrides):
         config = json.loads((parity / name / "config.json").read_text())
         network, arguments = translate(config["args"])
         model = network(**{**arguments, **overrides})
-        state = torch.load(parity / name / "checkpoint.pth", weights_only=True)
+        state = read_checkpoint(parity / name / "checkpoint.pth")
         state = state.get("state_dict", state)
-        state = {key.removeprefix("module."): value.numpy() for key, value in state.items()}
+        state = {key.removeprefix("module."): value for key, value in state.items()}
         unused, idle = transfer(state, model)
         # A Functional model keeps only the layers that feed an exit.
         unknown = [key for key in unused if not key.startswith(tuple(idle))]
@@ -33,6 +40,46 @@ def authors_case(parity):
         return model, np.moveaxis(arrays["x"], 1, -1), logits
 
     return load
+
+
+class _CheckpointReader(pickle.Unpickler):
+    """Reads the zip files of `torch.save` without PyTorch, so that every backend is compared.
+
+    Nothing but dictionaries, numbers, strings and tensors is let in.
+    """
+
+    DTYPES = {"FloatStorage": "<f4", "LongStorage": "<i8"}
+
+    def __init__(self, archive, root):
+        super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
+        self.archive = archive
+        self.root = root
+
+    def find_class(self, module, name):
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return self.tensor
+        if module == "torch" and name in self.DTYPES:
+            return self.DTYPES[name]
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
+
+    def persistent_load(self, reference):
+        _, dtype, key, _, _ = reference
+        return np.frombuffer(self.archive.read(f"{self.root}/data/{key}"), dtype)
+
+    @staticmethod
+    def tensor(storage, offset, shape, strides, *_):
+        # Weights share one storage: each is a view at its own offset.
+        strides = [step * storage.itemsize for step in strides]
+        return np.lib.stride_tricks.as_strided(storage[offset:], shape, strides).copy()
+
+
+def read_checkpoint(path):
+    """Return what `torch.save` wrote, with NumPy arrays for tensors."""
+    with zipfile.ZipFile(path) as archive:
+        root = archive.namelist()[0].split("/")[0]
+        return _CheckpointReader(archive, root).load()
 
 
 def translate(args):

@@ -86,12 +86,13 @@ def test_cross_entropy_by_name_takes_logits(numbers, loss):
     assert logs["exit1_loss"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_training_lowers_the_loss_of_all_exits(tiny_ranet, pictures):
-    tiny_ranet.compile(keras.optimizers.SGD(0.05, momentum=0.9))
+def test_training_lowers_the_loss_of_all_exits(numbers):
+    model = small_model()
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9))
 
-    history = tiny_ranet.fit(pictures, LABELS, batch_size=4, epochs=6, verbose=0).history
+    history = model.fit(numbers, LABELS, batch_size=4, epochs=6, verbose=0).history
 
-    for k in range(1, 5):
+    for k in (1, 2):
         assert history[f"exit{k}_loss"][-1] < history[f"exit{k}_loss"][0]
         assert f"exit{k}_accuracy" in history
 
@@ -99,7 +100,7 @@ def test_training_lowers_the_loss_of_all_exits(tiny_ranet, pictures):
 def test_every_weight_gets_a_gradient(tiny_ranet, pictures):
     """One step changes each trainable variable: no layer hangs loose."""
     before = tiny_ranet.get_weights()
-    tiny_ranet.compile(keras.optimizers.SGD(0.1))
+    tiny_ranet.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
 
     tiny_ranet.train_on_batch(pictures, LABELS)
 
@@ -115,12 +116,14 @@ def test_mixed_precision_trains_and_gives_float32_logits(tiny_arguments, picture
         model = RANet(**tiny_arguments)
     finally:
         keras.config.set_dtype_policy(before)
-    model.compile(keras.optimizers.SGD(0.05))
+    model.compile(keras.optimizers.SGD(0.05), run_eagerly=True)
 
     logs = model.train_on_batch(pictures, LABELS, return_dict=True)
 
     assert np.isfinite(logs["loss"])
     assert {y.dtype for y in model.predict_on_batch(pictures)} == {np.dtype("float32")}
+    kernel = model.get_layer("subnetwork2_block1").layers[0].own.conv.conv.kernel
+    assert kernel.dtype == "float32"
 
 
 @pytest.mark.parametrize("kind", ["ranet", "functional"])
@@ -134,7 +137,8 @@ def test_keras_file_round_trip_keeps_class_records_and_training(
     else:
         model, x = small_model(**records), numbers
     weights = [1.0, *[0.5] * (model.num_exits - 1)]
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), exit_weights=weights)
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), exit_weights=weights,
+                  run_eagerly=True)
     model.train_on_batch(x, LABELS)
 
     model.save(tmp_path / "model.keras")

@@ -1,0 +1,17 @@
+"""What a model computes, as plain data: its calls, its stages, its cost."""
+
+from keras_adaptive.graph.calls import Call, Calls, Spec, flatten
+from keras_adaptive.graph.costs import exit_macs, exit_parameters, layer_macs
+from keras_adaptive.graph.stages import Stage, split_into_stages
+
+__all__ = [
+    "Call",
+    "Calls",
+    "Spec",
+    "Stage",
+    "exit_macs",
+    "exit_parameters",
+    "flatten",
+    "layer_macs",
+    "split_into_stages",
+]
