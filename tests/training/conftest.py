@@ -19,13 +19,18 @@ def tiny_data():
 
 @pytest.fixture
 def content():
-    """The tables of a small recipe with two phases."""
+    """The tables of a recipe with two phases and a network of one small sub-network."""
     return {
         "about": {"title": "A test"},
-        "model": {"configuration": "ranet_c1_lg_cifar10", "normalization": "cifar10", "channels": 4,
-                  "growth_rate": 4},
+        "model": {
+            "configuration": "ranet_c1_lg_cifar10", "normalization": "cifar10", "scales": [1],
+            "growth_factors": [1], "channels": 4, "growth_rate": 4, "layers_per_block": 1,
+            "layer_growth": "even", "pooling": "global", "head_filters": 8,
+        },
         "data": {"name": "cifar10"},
-        "training": {"batch_size": 8, "peak_learning_rate": 0.1, "warmup_epochs": 1, "momentum": 0.9,
-                     "weight_decay": 1e-3,
-                     "phases": [{"epochs": 1, "image_size": 20}, {"epochs": 2, "image_size": 32}]},
+        "training": {
+            "batch_size": 8, "peak_learning_rate": 0.1, "warmup_epochs": 1, "momentum": 0.9,
+            "weight_decay": 1e-3,
+            "phases": [{"epochs": 1, "image_size": 20}, {"epochs": 2, "image_size": 32}],
+        },
     }

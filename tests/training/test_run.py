@@ -11,7 +11,6 @@ from keras_adaptive.training import run as run_module
 
 @pytest.fixture
 def recipe(content):
-    content["model"].update(layers_per_block=2, layer_growth="even")
     return Recipe.from_dict("test", content)
 
 
