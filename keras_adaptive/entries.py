@@ -1,0 +1,203 @@
+"""What the zoo keeps of one training: `model.json`, the record, beside the weights."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import re
+
+from keras_adaptive import models
+from keras_adaptive.files import sha256, write_whole
+from keras_adaptive.graph import exit_macs
+from keras_adaptive.names import did_you_mean
+from keras_adaptive.weights import read_weights, write_weights
+
+RECORD = "model.json"
+WEIGHTS = "weights.h5"
+
+_WEIGHTS_KEYS = ("file", "sha256", "size_bytes", "dtype")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A trained network, as its record tells it.
+
+    Attributes:
+        folder: path of the entry.
+        title, paper: strings. What the network is, and where it comes from.
+        builder: string. Name of the network's class.
+        configuration: string in `keras_adaptive.models.PUBLISHED`.
+        arguments: dict. What overrides the published arguments.
+        input_rule: dict, see `MultiExitModel`.
+        class_names: list of strings or `None`.
+        exit_macs: list of ints.
+        num_parameters: int. Trainable ones.
+        weights: dict with `file`, `sha256`, `size_bytes` and `dtype`.
+        recipe: string. Name of the recipe.
+        figures: dict, what was measured.
+        license: string.
+    """
+
+    folder: pathlib.Path
+    title: str
+    paper: str
+    builder: str
+    configuration: str
+    arguments: dict
+    input_rule: dict
+    class_names: list | None
+    exit_macs: list
+    num_parameters: int
+    weights: dict
+    recipe: str
+    figures: dict
+    license: str
+
+    @classmethod
+    def from_file(cls, path):
+        """Read a record.
+
+        Args:
+            path: path of a `model.json`.
+
+        Raises:
+            ValueError: If the file is no JSON, or has unknown, missing or malformed entries.
+        """
+        path = pathlib.Path(path)
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:  # neither JSON nor UTF-8
+            raise ValueError(f"{path} is no valid JSON: {error}.") from error
+        known = [field.name for field in dataclasses.fields(cls) if field.name != "folder"]
+        _check_keys(path, record, known)
+        _check_keys(f"{path}, weights", record["weights"], _WEIGHTS_KEYS)
+        weights = record["weights"]
+        if pathlib.PurePath(weights["file"]).name != weights["file"]:
+            raise ValueError(
+                f"{path}: the weights' `file` is a name in the same folder. "
+                f"Received: {weights['file']!r}."
+            )
+        if not re.fullmatch("[0-9a-f]{64}", str(weights["sha256"])):
+            raise ValueError(
+                f"{path}: `sha256` is 64 hexadecimal digits. Received: {weights['sha256']!r}."
+            )
+        return cls(folder=path.parent, **record)
+
+    @property
+    def name(self):
+        """string. The name of the entry's folder."""
+        return self.folder.name
+
+    def build(self, arguments):
+        """Return the network with fresh weights.
+
+        Args:
+            arguments: dict. What overrides the entry's own arguments.
+        """
+        model = models.build(
+            self.configuration, **{"name": self.name, **self.arguments, **arguments})
+        model.input_rule = input_rule(model, self.input_rule)
+        return model
+
+    def load(self, arguments):
+        """Return the network with the entry's weights.
+
+        Args:
+            arguments: dict, as in `build`.
+
+        Raises:
+            WeightsError: If the weights are damaged, or do not fit the arguments.
+        """
+        model = self.build(arguments)
+        read_weights(model, self.folder / self.weights["file"], self.weights["sha256"],
+                     self.weights["size_bytes"])
+        model.class_names = self.class_names
+        # With the same weights, only another picture size changes the cost.
+        if list(model.input_shape[1:3]) == self.input_rule["size"]:
+            model.exit_macs = self.exit_macs
+        return model
+
+
+def input_rule(model, known=None):
+    """Return how a photograph becomes an input of the model.
+
+    Args:
+        model: `keras.Model` for pictures.
+        known: dict or `None`. A rule to follow at the size that the model takes.
+
+    Returns:
+        Dict as `MultiExitModel` takes it; `known` itself where the model takes any size.
+    """
+    if None in model.input_shape[1:3]:
+        return known
+    return {"resize": "shorter_side_then_centre_crop", "interpolation": "bicubic",
+            **(known or {}), "size": list(model.input_shape[1:3])}
+
+
+def write(model, folder, recipe, figures, dtype, license):
+    """Write an entry; see `keras_adaptive.zoo.save_entry`."""
+    _check_figures(model, figures)
+    built = recipe.build().configuration
+    _check_recipe(model, recipe.name, built)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(model, folder / WEIGHTS, dtype)
+    arguments = {key: value for key, value in recipe.model.items() if key != "configuration"}
+    record = {
+        "title": recipe.about.title,
+        "paper": recipe.about.paper,
+        "builder": type(model).__name__,
+        "configuration": recipe.model["configuration"],
+        "arguments": {**arguments, "input_shape": built["input_shape"]},
+        "input_rule": input_rule(model, model.input_rule),
+        "class_names": model.class_names,
+        "exit_macs": exit_macs(model),
+        "num_parameters": sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        "weights": {
+            "file": WEIGHTS,
+            "sha256": sha256(folder / WEIGHTS),
+            "size_bytes": (folder / WEIGHTS).stat().st_size,
+            "dtype": dtype,
+        },
+        "recipe": recipe.name,
+        "figures": figures,
+        "license": license,
+    }
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    write_whole(folder / RECORD, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _check_figures(model, figures):
+    accuracy = figures.get("test_accuracy")
+    if accuracy is not None and len(accuracy) != model.num_exits:
+        raise ValueError(
+            f"`figures['test_accuracy']` has a share per exit: {model.num_exits} for "
+            f"{model.name!r}. Received {len(accuracy)}: {accuracy}."
+        )
+    try:
+        json.dumps(figures, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`figures` holds what JSON has: text, finite Python numbers, lists. {error}."
+        ) from error
+
+
+def _check_recipe(model, recipe_name, built):
+    own = getattr(model, "configuration", {})
+    differences = [f"{key} ({own.get(key)!r}, {value!r} in the recipe)"
+                   for key, value in built.items() if own.get(key) != value]
+    if differences:
+        raise ValueError(
+            f"`model` is not the network of the recipe {recipe_name!r}. They differ in "
+            f"{', '.join(differences)}. Give the recipe that the model was trained with."
+        )
+
+
+def _check_keys(where, values, known):
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}: expected an object with the keys {sorted(known)}.")
+    for key in values:
+        if key not in known:
+            raise ValueError(f"{where}: unknown key {key!r}.{did_you_mean(key, known)}")
+    missing = [key for key in known if key not in values]
+    if missing:
+        raise ValueError(f"{where}: the keys {missing} are missing.")

@@ -1,0 +1,165 @@
+"""The zoo's weight files: one HDF5 dataset per variable, named by the variable's path.
+
+A file is checked in this order, and each step trusts only what the steps before it have shown: its
+size, its sha256, the names and kinds of everything in it, the declared shapes. Then it is read.
+"""
+
+import hashlib
+import io
+import pathlib
+
+import h5py
+import keras
+import numpy as np
+
+from keras_adaptive.files import write_whole
+
+DTYPES = ("float32", "float16")
+
+_MOST_PROBLEMS_SHOWN = 12
+
+
+class WeightsError(ValueError):
+    """Raised when a weight file is damaged, holds what it should not, or fits another network."""
+
+
+def write_weights(model, path, dtype="float32"):
+    """Write the weights of a model.
+
+    Args:
+        model: built `keras.Model`. Paths of its variables must differ, as they do where layers
+            have names of their own.
+        path: path of the file, replaced if it exists.
+        dtype: `"float32"`, or `"float16"` for half the size, three to four digits and values up to
+            65504.
+
+    Raises:
+        ValueError: If `dtype` is another, two variables have one path, or a value is not finite or
+            too large for `dtype`.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"`dtype` is one of {list(DTYPES)}. Received: {dtype!r}.")
+    arrays = {}
+    for name, variable in _variables(model).items():
+        values = keras.ops.convert_to_numpy(variable).astype("float32")
+        with np.errstate(over="ignore"):  # what overflows is reported below
+            arrays[name] = values.astype(dtype)
+    bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if bad:
+        raise ValueError(
+            f"{len(bad)} variables of {model.name!r} hold NaN, infinity or values too large for "
+            f"{dtype}: {_shorten(bad)}. Values beyond 65504 need `dtype=\"float32\"`."
+        )
+
+    def fill(partial):
+        # The format of HDF5 1.8 keeps a thousand small groups in half the room of the oldest.
+        with h5py.File(partial, "w", libver="v108") as file:
+            for name, array in arrays.items():
+                file[name] = array
+
+    write_whole(path, fill)
+
+
+def read_weights(model, path, sha256, size_bytes):
+    """Give a model the weights of a file, all of them or, after an error, none.
+
+    Args:
+        model: built `keras.Model`.
+        path: path of a file written by `write_weights`.
+        sha256: string. Expected digest of the file, 64 hexadecimal digits.
+        size_bytes: int. Expected size of the file.
+
+    Raises:
+        WeightsError: If size or digest are others, the file is no HDF5 file, it holds links or
+            data that lie elsewhere, or its datasets are not exactly the model's variables. The
+            last names all variables that are missing, unknown or have another shape.
+        FileNotFoundError: If there is no such file.
+    """
+    path = pathlib.Path(path)
+    # The bytes that were hashed are the bytes that are parsed.
+    content = _read_checked(path, sha256, size_bytes)
+    variables = _variables(model)
+    try:
+        with h5py.File(io.BytesIO(content), "r") as file:
+            datasets, problems = _inspect(file, variables)
+            arrays = {} if problems else {name: data[()] for name, data in datasets.items()}
+    except (OSError, RuntimeError, TypeError, KeyError) as error:  # what h5py raises on nonsense
+        raise WeightsError(f"{path} is no weight file: {error}.") from error
+    if problems:
+        raise WeightsError(
+            f"{path} does not hold the weights of {model.name!r}: {_shorten(problems)}. "
+            "Nothing was loaded. Build the network with the arguments that the weights were "
+            "trained with."
+        )
+    for name, variable in variables.items():
+        variable.assign(arrays[name].astype(variable.dtype))
+
+
+def _read_checked(path, sha256, size_bytes):
+    cure = (
+        "The copy was cut short or the file was changed; delete it and fetch it again, such as "
+        "with `git checkout` or by installing keras_adaptive anew."
+    )
+    size = path.stat().st_size
+    if size != size_bytes:
+        raise WeightsError(f"{path} has {size} bytes, expected {size_bytes}. {cure}")
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
+        raise WeightsError(f"{path} has sha256 {digest}, expected {sha256}. {cure}")
+    return content
+
+
+def _variables(model):
+    """Return the model's variables by their paths."""
+    variables = {variable.path: variable for variable in model.weights}
+    if len(variables) != len(model.weights):
+        raise ValueError(
+            f"Variables of {model.name!r} share a path, so a file keyed by path cannot hold them. "
+            f"{len(model.weights)} variables have {len(variables)} paths; name the layers."
+        )
+    return variables
+
+
+def _inspect(file, variables):
+    """Return the file's datasets by path, and what is wrong with them, without reading any."""
+    datasets, problems = {}, []
+    # Only groups on the way to a variable are entered, so a group inside itself has an end.
+    groups = {name[:end] for name in variables for end, c in enumerate(name) if c == "/"}
+
+    def walk(group, prefix):
+        for key in group:
+            name = prefix + key
+            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+                problems.append(f"{name} is a link, and links are refused")
+                continue
+            kind = group.get(key, getclass=True)
+            if kind is h5py.Group and name in groups:
+                walk(group[key], f"{name}/")
+            elif kind is h5py.Dataset and name in variables:
+                datasets[name] = group[key]
+            else:
+                problems.append(f"{name} is unknown")
+
+    walk(file, "")
+    problems += [f"{name} is missing" for name in variables if name not in datasets]
+    for name, dataset in datasets.items():
+        problems += _check_dataset(name, dataset, tuple(variables[name].shape))
+    return datasets, problems
+
+
+def _check_dataset(name, dataset, shape):
+    creation = dataset.id.get_create_plist()
+    if (creation.get_layout() not in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT)
+            or creation.get_external_count()):
+        yield f"{name} is compressed, virtual or stored elsewhere, which is refused"
+    elif dataset.dtype.name not in DTYPES:
+        yield f"{name} has dtype {dataset.dtype}, expected one of {list(DTYPES)}"
+    elif dataset.shape != shape:
+        yield f"{name} has shape {dataset.shape}, expected {shape}"
+
+
+def _shorten(texts):
+    shown = "; ".join(texts[:_MOST_PROBLEMS_SHOWN])
+    further = len(texts) - _MOST_PROBLEMS_SHOWN
+    return f"{shown}; and {further} more" if further > 0 else shown

@@ -1,0 +1,233 @@
+"""Networks by name, with weights where a training has left some in the folder `zoo`.
+
+A zoo name is family and data set, `ranet_cifar10`; it stands for one published configuration, and
+the function of that name builds the family's others as variants. All take pictures with values 0
+to 255: the data set's normalisation is the first node of their graph.
+"""
+
+import dataclasses
+import pathlib
+import re
+
+from keras_adaptive import content, entries, models, recipes
+from keras_adaptive.names import did_you_mean
+
+DEFAULT_MODEL = "ranet_cifar10"
+
+
+def _variants():
+    """Return, for each zoo name, the published configurations by variant, the default first."""
+    for data in ("cifar10", "cifar100"):
+        yield f"ranet_{data}", {
+            # Growing linearly is the budgeted experiments' choice: the first exit is cheaper.
+            variant: f"ranet_{variant.replace('_even', '')}_{growth}_{data}"
+            for growth, ending in (("lg", ""), ("even", "_even"))
+            for variant in (f"c1{ending}", f"c2{ending}", f"c3{ending}")
+        }
+        yield f"msdnet_{data}", {
+            # Of the networks growing linearly, the one with five blocks costs as much as C-1.
+            **{f"b{blocks}": f"msdnet_lingrow_b{blocks}_{data}" for blocks in (5, 4, 6, 7, 8)},
+            **{f"b{blocks}_even": f"msdnet_even_b{blocks}_base4_step2_{data}"
+               for blocks in (6, 7, 8, 10, 11)},
+        }
+    yield "ranet_imagenet", {
+        "i1": "ranet_i1_step8_imagenet",  # I-1 and I-2 of the paper
+        "i2": "ranet_i2_step8_imagenet",
+        "i1_step6": "ranet_i1_step6_imagenet",
+        "i2_step6": "ranet_i2_step6_imagenet",
+        "script": "ranet_script_imagenet",
+    }
+    yield "msdnet_imagenet", {
+        variant: f"msdnet_{variant}_imagenet"
+        for variant in ("step4", "step6", "step7", "base4_step6", "base4_step7")
+    }
+
+
+VARIANTS = dict(_variants())
+
+
+class NoWeightsError(ValueError):
+    """Raised when pretrained weights are asked for and no training has left any yet."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """A network that `load` knows.
+
+    Attributes:
+        name: string for `load`.
+        configuration: string. The published configuration that it stands for.
+        has_weights: bool. Whether `pretrained=True` works.
+        num_parameters: int or `None`. Trainable ones; known where there are weights, as is the
+            rest.
+        exit_macs: tuple of ints or `None`. Multiply-adds of a picture that leaves at each exit.
+        figures: dict. What was measured of the weights, such as `test_accuracy` per exit.
+        license: string or `None`. Licence of the weights.
+    """
+
+    name: str
+    configuration: str
+    has_weights: bool = False
+    num_parameters: int | None = None
+    exit_macs: tuple | None = None
+    figures: dict = dataclasses.field(default_factory=dict)
+    license: str | None = None
+
+
+def list_models():
+    """Return a `ModelInfo` for every network that `load` knows, those with weights first.
+
+    A configuration that a zoo name stands for is listed once, under that name; `load` takes the
+    published name too.
+    """
+    shipped = _entries()
+    infos = [
+        ModelInfo(name, entry.configuration, True, entry.num_parameters, tuple(entry.exit_macs),
+                  entry.figures, entry.license)
+        for name, entry in sorted(shipped.items())
+    ]
+    infos += [ModelInfo(name, _default(name)) for name in VARIANTS if name not in shipped]
+    defaults = {_default(name) for name in VARIANTS}
+    infos += [ModelInfo(name, name) for name in models.PUBLISHED if name not in defaults]
+    return infos
+
+
+def load(name, pretrained=False, **arguments):
+    """Return a network by name.
+
+    Args:
+        name: string. A zoo name such as `"ranet_cifar10"`, or the name of a published
+            configuration such as `"ranet_c2_lg_cifar10"`.
+        pretrained: bool. Whether the network gets the weights of the zoo, checked against their
+            sha256, or fresh ones.
+        **arguments: override the network's own, such as `num_classes=5`. With `pretrained=True`,
+            those that change no weight, such as `pooling="global", input_shape=(48, 48, 3)`.
+
+    Returns:
+        `MultiExitModel` for pictures with values 0 to 255. `input_rule` is set; with
+        `pretrained=True` `class_names` and `exit_macs` are too, the latter where the picture size
+        is the one that was trained.
+
+    Raises:
+        ValueError: If the name or an argument is unknown. `NoWeightsError`, if there are no
+            weights; `WeightsError`, if their file is damaged or does not fit the arguments.
+
+    Example:
+
+    >>> load("ranet_c1_lg_cifar10", num_classes=5).num_exits
+    6
+    """
+    shipped = _entries()
+    if name not in shipped and name not in VARIANTS and name not in models.PUBLISHED:
+        known = [*shipped, *VARIANTS, *models.PUBLISHED]
+        raise ValueError(
+            f"Unknown model {name!r}.{did_you_mean(name, known)} "
+            "`zoo.list_models()` and `keras-adaptive list` show all."
+        )
+    if name in shipped:
+        entry = shipped[name]
+        return entry.load(arguments) if pretrained else entry.build(arguments)
+    configuration = _default(name) if name in VARIANTS else name
+    if pretrained:
+        raise NoWeightsError(_no_weights(name, configuration, shipped))
+    data = configuration.rsplit("_", 1)[1]
+    model = models.build(configuration, **{"name": name, "normalization": data, **arguments})
+    model.input_rule = entries.input_rule(model)
+    return model
+
+
+def save_entry(model, name, folder=None, *, recipe, figures=None, dtype="float32",
+               license="Apache-2.0"):
+    """Write a trained network as an entry of the zoo: `<name>/model.json` and `weights.h5`.
+
+    Earlier files of these names are replaced; others, such as results and a card, are left alone.
+
+    Args:
+        model: what `recipe.build()` gave, trained. Its `class_names` and `input_rule` are kept.
+        name: string for `load`: lower-case letters, digits and `_`.
+        folder: path in which the folder `name` is made; `None` for the zoo.
+        recipe: `Recipe` that the model was trained with.
+        figures: dict or `None`. What was measured, in values that JSON has, with everything needed
+            to understand it: `{"test_accuracy": [0.85, …], "data": "cifar10", "epochs": 14, …}`.
+            `test_accuracy` has a share per exit.
+        dtype: `"float32"` or `"float16"`, of the file.
+        license: string. Licence of the weights.
+
+    Returns:
+        Path of the entry's folder.
+
+    Raises:
+        ValueError: If the name is malformed, the model is not the recipe's, or `figures` do not
+            fit the model.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ValueError(
+            "`name` has lower-case letters, digits and underscores, such as 'ranet_cifar10'. "
+            f"Received: {name!r}."
+        )
+    folder = pathlib.Path(folder or content.folder("zoo")) / name
+    entries.write(model, folder, recipe, dict(figures or {}), dtype, license)
+    return folder
+
+
+def _default(name):
+    return next(iter(VARIANTS[name].values()))
+
+
+def _entries():
+    """Return the zoo's entries by name."""
+    return {path.parent.name: entries.Entry.from_file(path)
+            for path in sorted(content.folder("zoo").glob(f"*/{entries.RECORD}"))}
+
+
+def _no_weights(name, configuration, shipped):
+    trained = [f"{key!r} ({entry.configuration})" for key, entry in shipped.items()]
+    matching = [recipe for recipe in map(recipes.load, recipes.list_recipes())
+                if recipe.model["configuration"] == configuration]
+    if matching:
+        command = matching[0].about.command or f"keras-adaptive train {matching[0].name}"
+        cure = f"Train it with `{command}`."
+    else:
+        cure = (
+            f"To train it, copy one of the recipes {recipes.list_recipes()}, set its "
+            f"`configuration` to {configuration!r}, and run `keras-adaptive train` with the copy."
+        )
+    return (
+        f"No weights exist yet for {name!r}"
+        + (f" (configuration {configuration!r})" if name != configuration else "")
+        + f". Weights exist for: {', '.join(trained) or 'none so far'}. "
+        f"`pretrained=False` gives the network with fresh weights. {cure}"
+    )
+
+
+def _constructor(name):
+    variants = VARIANTS[name]
+    default = next(iter(variants))
+
+    def construct(variant=default, pretrained=False, **arguments):
+        if variant not in variants:
+            raise ValueError(
+                f"`variant` of {name!r} is one of {list(variants)}. Received: {variant!r}."
+                f"{did_you_mean(variant, variants)}"
+            )
+        chosen = name if variant == default else variants[variant]
+        return load(chosen, pretrained, **arguments)
+
+    lines = "\n".join(f'            "{key}": `{value}`' for key, value in variants.items())
+    construct.__name__ = construct.__qualname__ = name
+    construct.__doc__ = (
+        f"Return the zoo's `{name}`, or a variant of it; see `load`.\n\n"
+        "    Args:\n"
+        f"        variant: string. The published configuration:\n{lines}\n"
+        "        pretrained: bool. Whether it gets trained weights, where there are some.\n"
+        "        **arguments: override the configuration's, such as `num_classes=5`.\n"
+    )
+    return construct
+
+
+ranet_cifar10 = _constructor("ranet_cifar10")
+ranet_cifar100 = _constructor("ranet_cifar100")
+ranet_imagenet = _constructor("ranet_imagenet")
+msdnet_cifar10 = _constructor("msdnet_cifar10")
+msdnet_cifar100 = _constructor("msdnet_cifar100")
+msdnet_imagenet = _constructor("msdnet_imagenet")

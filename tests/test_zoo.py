@@ -1,0 +1,309 @@
+"""Networks by name: fresh ones, saved entries, and what is said where there are no weights."""
+
+import dataclasses
+import inspect
+import json
+import pathlib
+import re
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from keras_adaptive import content, models, recipes, zoo
+from keras_adaptive.entries import Entry
+from keras_adaptive.graph import exit_macs
+from keras_adaptive.inference.files import InputRule
+from keras_adaptive.weights import WeightsError
+
+# Two sub-networks with an exit each.
+TINY = {"scales": [1, 2], "growth_factors": [2, 1], "bottleneck_factors": [2, 1], "blocks": 1,
+        "block_step": 1, "channels": 4, "growth_rate": 4, "layers_per_block": 2,
+        "pooling": "global"}
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """The recipe of the zoo's first resident, for a tiny network of ten classes."""
+    recipe = recipes.load("ranet_cifar10")
+    return dataclasses.replace(recipe, model={**recipe.model, **TINY})
+
+
+@pytest.fixture(scope="module")
+def trained(recipe):
+    model = recipe.build()
+    for weight in model.weights:
+        weight.assign(np.random.default_rng(3).uniform(0.5, 1.5, weight.shape) / 8)
+    model.class_names = [f"class {i}" for i in range(10)]
+    return model
+
+
+@pytest.fixture(scope="module")
+def entry(trained, recipe, tmp_path_factory):
+    """Folder of an entry `small`, made once."""
+    return zoo.save_entry(trained, "small", tmp_path_factory.mktemp("zoo"), recipe=recipe, figures={
+        "test_accuracy": [0.5, 0.9], "data": "cifar10", "epochs": 1})
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A zoo of its own for each test, empty at first."""
+    real = content.folder
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    monkeypatch.setattr(content, "folder", lambda kind: folder if kind == "zoo" else real(kind))
+    return folder
+
+
+@pytest.fixture
+def saved(folder, entry):
+    """The record of the zoo's entry `small`, as a path."""
+    return pathlib.Path(shutil.copytree(entry, folder / "small")) / "model.json"
+
+
+@pytest.fixture
+def batch():
+    return np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
+
+
+def answers(model, batch):
+    return [keras.ops.convert_to_numpy(logits) for logits in model(batch, training=False)]
+
+
+def edit(path, **changes):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**record, **changes}), encoding="utf-8")
+
+
+def test_every_published_configuration_has_one_place_in_the_zoo():
+    """Each is the variant of exactly one zoo name, and a zoo name has a function."""
+    variants = [name for table in zoo.VARIANTS.values() for name in table.values()]
+
+    assert sorted(variants) == sorted(models.PUBLISHED)
+    for name, table in zoo.VARIANTS.items():
+        constructor = getattr(zoo, name)
+        assert constructor.__name__ == name
+        assert inspect.signature(constructor).parameters["variant"].default == next(iter(table))
+        assert all(value in constructor.__doc__ for value in table.values())
+    assert zoo.VARIANTS["ranet_cifar10"]["c1"] == "ranet_c1_lg_cifar10"
+    assert zoo.VARIANTS["ranet_cifar100"]["c3_even"] == "ranet_c3_even_cifar100"
+    assert zoo.DEFAULT_MODEL in zoo.VARIANTS
+
+
+def test_the_list_names_every_configuration_once(folder):
+    """What a zoo name stands for is not listed again under the published name."""
+    infos = zoo.list_models()
+
+    assert len({info.name for info in infos}) == len(infos)
+    assert sorted(info.configuration for info in infos) == sorted(models.PUBLISHED)
+    assert not any(info.has_weights for info in infos)
+
+
+def test_a_saved_entry_leads_the_list(folder, saved):
+    """With its figures, so that a table can be made without building a network."""
+    first = zoo.list_models()[0]
+
+    assert (first.name, first.configuration) == ("small", "ranet_c1_lg_cifar10")
+    assert first.has_weights
+    assert first.license == "Apache-2.0"
+    assert first.figures["test_accuracy"][-1] == 0.9
+    assert len(first.exit_macs) == 2
+    assert first.num_parameters == sum(
+        int(np.prod(w.shape)) for w in zoo.load("small").trainable_weights)
+
+
+@pytest.mark.parametrize("name", ["ranet_cifar10", "ranet_c1_lg_cifar10", "ranet_c1_even_cifar10"])
+def test_networks_take_pictures_as_they_are(folder, name, batch):
+    """Normalisation is the first node of the graph; its values are the data set's."""
+    model = zoo.load(name, **TINY)
+    bare = models.build(model.name if name != "ranet_cifar10" else "ranet_c1_lg_cifar10", **TINY)
+    bare.set_weights(model.get_weights())
+    mean, std = np.array([0.4914, 0.4824, 0.4467]), np.array([0.2471, 0.2435, 0.2616])
+
+    expected = answers(bare, ((batch / 255 - mean) / std).astype("float32"))
+
+    for ours, theirs in zip(answers(model, batch), expected, strict=True):
+        assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert model.name == name
+
+
+def test_functions_build_variants(folder):
+    """The default is the zoo's resident; the others have their published names."""
+    assert zoo.ranet_cifar10(**TINY).name == "ranet_cifar10"
+    variant = zoo.ranet_cifar10(variant="c1_even", num_classes=5, **TINY)
+
+    assert variant.name == "ranet_c1_even_cifar10"
+    assert variant.configuration["num_classes"] == 5
+    assert variant.configuration["normalization"] == "cifar10"
+    with pytest.raises(ValueError, match="'c3_even'.*Received: 'c1_evn'.*mean 'c1_even'"):
+        zoo.ranet_cifar10(variant="c1_evn")
+
+
+def test_the_input_rule_is_one_that_the_predictor_understands(folder):
+    """Its size is the network's; a network for any size has none."""
+    rule = zoo.load("ranet_cifar10", input_shape=(40, 48, 3), **TINY).input_rule
+
+    assert InputRule.from_dict(rule, 3).size == (40, 48)
+    free = zoo.load("ranet_cifar10", input_shape=(None, None, 3), **TINY)
+    assert free.input_rule is None
+
+
+@pytest.mark.parametrize("name, near", [
+    ("ranet_cifar", "ranet_cifar10"), ("ranet_c1_lg_cifar", "ranet_c1_lg_cifar10"),
+    ("smal", "small"), ("../zoo/small", None), ("", None),
+])
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_an_unknown_name_is_an_error_that_suggests_the_nearest(folder, saved, name, near,
+                                                               pretrained):
+    """Names are looked up, never joined to a path."""
+    message = f"Unknown model '{name}'." + (f" Did you mean '{near}'" if near else "")
+
+    with pytest.raises(ValueError, match=message):
+        zoo.load(name, pretrained=pretrained)
+
+
+@pytest.mark.parametrize("name, cure", [
+    ("ranet_cifar10", "`keras-adaptive train ranet_cifar10"),
+    ("msdnet_cifar100", "copy one of the recipes .*'ranet_cifar10'.*'msdnet_lingrow_b5_cifar100'"),
+])
+def test_missing_weights_are_said_plainly(folder, saved, name, cure):
+    """What is missing, what exists, and which command makes it."""
+    with pytest.raises(zoo.NoWeightsError) as caught:
+        getattr(zoo, name)(pretrained=True)
+
+    message = str(caught.value)
+    assert message.startswith(f"No weights exist yet for {name!r}")
+    assert "Weights exist for: 'small' (ranet_c1_lg_cifar10)" in message
+    assert re.search(cure, message)
+
+
+def test_an_entry_returns_the_trained_network(folder, saved, trained, batch):
+    """Same answers, and the records that the predictor uses."""
+    model = zoo.load("small", pretrained=True)
+
+    expected = answers(trained, batch)
+    for ours, theirs in zip(answers(model, batch), expected, strict=True):
+        assert_array_equal(ours, theirs)
+    assert np.ptp(expected[-1]) > 0
+    assert model.name == "small"
+    assert model.class_names == trained.class_names
+    assert model.exit_macs == exit_macs(trained)
+    assert InputRule.from_dict(model.input_rule, 3) == InputRule((32, 32), 3, "bicubic")
+
+
+def test_half_precision_halves_the_file(folder, saved, trained, recipe):
+    """And the record says which it is."""
+    zoo.save_entry(trained, "half", recipe=recipe, dtype="float16")
+    whole, half = Entry.from_file(saved), Entry.from_file(folder / "half" / "model.json")
+
+    assert half.weights["dtype"] == "float16"
+    # Names and headers of a narrow network's many small arrays take more room than its values.
+    saved_bytes = 2 * sum(int(np.prod(w.shape)) for w in trained.weights)
+    assert whole.weights["size_bytes"] - half.weights["size_bytes"] == pytest.approx(
+        saved_bytes, rel=0.05)
+    loaded = zoo.load("half", pretrained=True)
+    for ours, theirs in zip(loaded.get_weights(), trained.get_weights(), strict=True):
+        assert_allclose(ours, theirs, rtol=1e-3)
+
+
+def test_an_entry_built_fresh_has_no_trained_weights(folder, saved, trained):
+    """`pretrained=False` gives the entry's architecture, and no names of classes."""
+    model = zoo.load("small")
+
+    assert model.configuration == trained.configuration
+    assert np.any(model.get_weights()[0] != trained.get_weights()[0])
+    assert model.class_names is None
+
+
+def test_another_picture_size_keeps_the_weights_and_forgets_the_cost(folder, saved):
+    """The recorded multiply-adds hold for the trained size only."""
+    model = zoo.load("small", pretrained=True, input_shape=(48, 48, 3))
+
+    assert model.input_rule["size"] == [48, 48]
+    assert model.exit_macs is None
+
+
+def test_weights_do_not_fit_another_number_of_classes(folder, saved):
+    """The message names the variables of the heads."""
+    with pytest.raises(WeightsError, match="exit1/.*shape .*, expected .*arguments"):
+        zoo.load("small", pretrained=True, num_classes=7)
+
+
+def test_damaged_weights_are_refused(folder, saved):
+    """A changed byte is found before the file is parsed."""
+    weights = saved.parent / "weights.h5"
+    damaged = bytearray(weights.read_bytes())
+    damaged[len(damaged) // 2] ^= 255
+    weights.write_bytes(damaged)
+
+    with pytest.raises(WeightsError, match="has sha256 [0-9a-f]{64}, expected [0-9a-f]{64}"):
+        zoo.load("small", pretrained=True)
+
+
+@pytest.mark.parametrize("weights, message", [
+    ({"file": "../../weights.h5"}, "name in the same folder. Received: '../../weights.h5'"),
+    ({"file": "/etc/passwd"}, "name in the same folder"),
+    ({"sha256": "abc"}, "64 hexadecimal digits. Received: 'abc'"),
+    ({"sha265": ""}, "unknown key 'sha265'. Did you mean 'sha256'"),
+])
+def test_a_record_cannot_point_elsewhere(folder, saved, weights, message):
+    """Weights lie in the entry's folder, and are vouched for by a whole digest."""
+    record = json.loads(saved.read_text(encoding="utf-8"))["weights"]
+    edit(saved, weights={**record, **weights})
+
+    with pytest.raises(ValueError, match=message):
+        zoo.load("small", pretrained=True)
+
+
+@pytest.mark.parametrize("content, message", [
+    ("{", "model.json is no valid JSON"),
+    ("[]", "expected an object"),
+    ('{"title": ""}', r"the keys \[.*'weights'.*\] are missing"),
+])
+def test_a_malformed_record_is_an_error_that_names_the_file(folder, saved, content, message):
+    """Whoever edits a record by hand sees what is wrong with it."""
+    saved.write_text(content)
+
+    with pytest.raises(ValueError, match=message):
+        zoo.list_models()
+
+
+def test_only_the_recipes_network_is_saved_under_it(folder, trained, recipe):
+    """A record that names the wrong recipe would promise what nobody can repeat."""
+    other = dataclasses.replace(recipe, model={**recipe.model, "channels": 8})
+
+    with pytest.raises(ValueError, match="not the network of .*channels .4, 8 in the recipe"):
+        zoo.save_entry(trained, "small", recipe=other)
+    plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="not the network"):
+        zoo.save_entry(plain, "small", recipe=recipe)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"name": "../small"}, "lower-case letters.*Received: '../small'"),
+    ({"figures": {"test_accuracy": [0.5]}}, "a share per exit: 2.*Received 1"),
+    ({"figures": {"loss": float("nan")}}, "`figures` holds what JSON has"),
+    ({"figures": {"loss": np.float32(1)}}, "`figures` holds what JSON has"),
+])
+def test_a_malformed_entry_is_not_written(folder, trained, recipe, arguments, message):
+    """Nothing is left behind after an error."""
+    with pytest.raises(ValueError, match=message):
+        zoo.save_entry(trained, **{"name": "small", "recipe": recipe, **arguments})
+    assert not list(folder.iterdir())
+
+
+def test_every_entry_of_the_package_is_whole():
+    """Names of classes, cost and figures fit the network, and the weights are the recorded ones."""
+    for info in zoo.list_models():
+        if not info.has_weights:
+            continue
+        model = zoo.load(info.name, pretrained=True)
+        assert model.exit_macs == list(info.exit_macs) == exit_macs(model)
+        assert len(model.class_names) == model.output_shape[0][1]
+        assert len(info.figures["test_accuracy"]) == model.num_exits
+        assert info.num_parameters == sum(
+            int(np.prod(weight.shape)) for weight in model.trainable_weights)
+        InputRule.from_dict(model.input_rule, 3)
