@@ -131,4 +131,6 @@ def read_points(path):
             for row in rows
         ]
     except KeyError as error:
-        raise ValueError(f"{path} has no column {error}; `write_points` makes such files.") from error
+        raise ValueError(
+            f"{path} has no column {error}; `write_points` makes such files."
+        ) from error

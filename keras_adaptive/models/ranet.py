@@ -21,14 +21,14 @@ from keras_adaptive.models.inputs import normalize
 from keras_adaptive.models.multi_exit import ConfiguredModel
 
 
-def stem(pictures, filters, kind):
+def stem(pictures, filters, kind, kernel_initializer=None):
     """Return the finest feature map: the first convolution of RANet and MSDNet.
 
     `"cifar"` is one 3x3 convolution; `"imagenet"` a strided 7x7 with bias and a 3x3 max-pooling.
     """
     if kind == "cifar":
-        return ConvBlock(filters, 3, kernel_initializer=FanInUniform(), name="stem")(pictures)
-    x = ConvBlock(filters, 7, strides=2, use_bias=True, kernel_initializer=FanInUniform(),
+        return ConvBlock(filters, 3, kernel_initializer=kernel_initializer, name="stem")(pictures)
+    x = ConvBlock(filters, 7, strides=2, use_bias=True, kernel_initializer=kernel_initializer,
                   name="stem")(pictures)
     # After ReLU nothing is negative, so padding with zeros never wins against a pixel.
     x = keras.layers.ZeroPadding2D(1, name="stem_pad")(x)
@@ -53,7 +53,8 @@ def check_choices(**choices):
 
 def _base_features(pictures, scales, widths, kind):
     """Return one feature map per sub-network, the coarsest first."""
-    features = [stem(pictures, widths[-1], kind)]
+    # The authors' program leaves these layers at PyTorch's initial values.
+    features = [stem(pictures, widths[-1], kind, FanInUniform())]
     steps = itertools.pairwise(reversed(scales))
     for (finer, coarser), width in zip(steps, reversed(widths[:-1])):
         features.append(ConvBlock(

@@ -1,0 +1,309 @@
+"""The command `keras-adaptive`: each subcommand calls one public function and prints its result.
+
+Results go to standard output, everything else to standard error. Exit status: 0, 1 if something
+failed, 2 if the command was used wrongly.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+
+_PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def main(argv=None):
+    """Run the command line.
+
+    Args:
+        argv: sequence of strings, or None for those of the process.
+
+    Returns:
+        int, the exit status.
+    """
+    arguments = _make_parser().parse_args(argv)
+    try:
+        _import_keras()
+        arguments.run(arguments)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"keras-adaptive {arguments.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _import_keras():
+    """Import Keras and its backend, whose libraries otherwise greet with a page of log lines."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "keras" in sys.modules:
+        return
+    # The libraries write past Python, so the file descriptor itself is turned away.
+    with tempfile.TemporaryFile() as log:
+        before = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                f"{error}. Keras needs a backend: `pip install keras_adaptive[tensorflow]`, or "
+                "set KERAS_BACKEND to one that is installed (tensorflow, jax or torch)."
+            ) from error
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+
+
+def _demo(arguments):
+    from keras_adaptive.demo import run_demo
+
+    _say("Classifying the pictures of the package, and timing it ...")
+    demo = run_demo(arguments.model, arguments.threshold)
+    _print(demo.table())
+    print(demo)
+    demo.save_picture(arguments.output)
+    print(f"Picture: {os.path.abspath(arguments.output)}")
+
+
+def _predict(arguments):
+    from keras_adaptive.inference.files import find_files
+    from keras_adaptive.inference.predictor import EarlyExitPredictor
+
+    files = []
+    for name in arguments.files:
+        files += find_files(name) if os.path.isdir(name) else [name]
+    predictor = EarlyExitPredictor(arguments.model, arguments.threshold)
+    prediction = predictor.predict(files, batch_size=arguments.batch_size)
+    if arguments.json:
+        for picture in prediction:
+            print(json.dumps(picture.to_dict()))
+        _say(prediction.summary())
+    else:
+        _print(prediction.table(max_rows=len(prediction)))
+        print(prediction.summary())
+
+
+def _evaluate(arguments):
+    from keras_adaptive import zoo
+    from keras_adaptive.evaluation.operating_points import evaluate, spread, write_points
+    from keras_adaptive.plots import plot_accuracy, save_figure
+    from keras_adaptive.training.datasets import load_data
+
+    model = zoo.load(arguments.model or zoo.DEFAULT_MODEL, pretrained=True)
+    with contextlib.redirect_stdout(sys.stderr):  # Keras reports downloads and progress there
+        test = spread(load_data(arguments.data).test, arguments.num_pictures)
+        points = evaluate(model, test, arguments.threshold, arguments.batch_size, verbose=1)
+    _print(_points_table(points, model.name, len(test)))
+    if arguments.output:
+        write_points(arguments.output, points)
+        _say(f"Table: {os.path.abspath(arguments.output)}")
+    if arguments.plot:
+        save_figure(plot_accuracy(points, f"{model.name}, {len(test)} test pictures"),
+                    arguments.plot)
+        _say(f"Figure: {os.path.abspath(arguments.plot)}")
+
+
+def _list(arguments):
+    from keras_adaptive import recipes, zoo
+
+    _print(_models_table(zoo.list_models(), zoo.DEFAULT_MODEL))
+    _print(_recipes_table(recipes.load(name) for name in recipes.list_recipes()))
+
+
+def _train(arguments):
+    from keras_adaptive import recipes
+    from keras_adaptive.training import train
+    from keras_adaptive.training.datasets import load_data
+
+    recipe = recipes.load(arguments.recipe)
+    if arguments.precision:
+        training = dataclasses.replace(recipe.training, precision=arguments.precision)
+        recipe = dataclasses.replace(recipe, training=training)
+    folder = arguments.folder or os.path.join("runs", recipe.name)
+    with contextlib.redirect_stdout(sys.stderr):  # the progress of `fit`
+        train(recipe, load_data(arguments.data or recipe.data["name"]), folder, verbose=1)
+    print(f"Weights, log and state: {os.path.abspath(folder)}")
+
+
+def _points_table(points, model_name, num_pictures):
+    from rich.table import Table
+
+    table = Table(title=f"{model_name} on {num_pictures} test pictures")
+    table.add_column("pictures stop")
+    for heading in ("accuracy", "mean multiply-adds", "share of the full cost",
+                    "share stopping at each exit"):
+        table.add_column(heading, justify="right")
+    for point in points:
+        shares = " ".join(f"{share:.0%}" for share in point.exit_shares)
+        table.add_row(
+            f"at exit {point.exit}" if point.exit else f"at confidence {point.threshold:g}",
+            f"{point.accuracy:.2%}", f"{point.mean_macs / 1e6:.2f} M", f"{point.cost_share:.1%}",
+            "" if point.exit else shares)
+    return table
+
+
+def _models_table(models, default):
+    from rich.table import Table
+
+    table = Table(title="Models")
+    for heading in ("name", "published configuration", "weights"):
+        table.add_column(heading)
+    for model in models:
+        table.add_row(
+            model.name + (" (default)" if model.name == default else ""), model.configuration,
+            "trained" if model.has_weights else "none yet; `train` makes some")
+    return table
+
+
+def _recipes_table(recipes):
+    from rich.table import Table
+
+    table = Table(title="Recipes")
+    table.add_column("name")
+    table.add_column("what it trains")
+    for recipe in recipes:
+        table.add_row(recipe.name, recipe.about.title)
+    return table
+
+
+def _print(table):
+    from rich.console import Console
+
+    # A file or a pipe has no width; there nothing is cut off.
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _say(message):
+    print(message, file=sys.stderr)
+
+
+def _make_parser():
+    parser = argparse.ArgumentParser(
+        prog="keras-adaptive",
+        description="Classify pictures with networks that stop as soon as they are sure.",
+        epilog="Start with `keras-adaptive demo`. Every command has its own --help.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = _add_command(
+        commands, "demo", _demo,
+        "Classify a dozen pictures that come with the package, and show what stopping early saved.",
+        """
+  keras-adaptive demo
+  keras-adaptive demo --threshold 0.95 --output careful.png""")
+    _add_model(demo)
+    _add_threshold(demo)
+    demo.add_argument("--output", metavar="PNG", default="demo.png",
+                      help="where the picture of the result is written [default: %(default)s]")
+
+    predict = _add_command(
+        commands, "predict", _predict,
+        "Classify pictures, stopping each at the first exit that is sure enough.",
+        """
+  keras-adaptive predict cat.png
+  keras-adaptive predict photos/ --threshold 0.9
+  keras-adaptive predict photos/ more/dog.jpg --json > answers.jsonl""")
+    predict.add_argument("files", metavar="FILE", nargs="+",
+                         help="pictures (PNG, JPEG, WebP and more), or folders of them")
+    _add_model(predict)
+    _add_threshold(predict)
+    _add_batch_size(predict, 64)
+    predict.add_argument("--json", action="store_true",
+                         help="print one JSON object per picture in place of a table")
+
+    evaluate = _add_command(
+        commands, "evaluate", _evaluate,
+        "Measure accuracy and cost on labelled test pictures: of every exit, and of thresholds.",
+        """
+  keras-adaptive evaluate
+  keras-adaptive evaluate --num-pictures 1000 --threshold 0.5 0.8 0.95
+  keras-adaptive evaluate --data my_pictures.npz --output evaluation.csv --plot evaluation.png""")
+    _add_model(evaluate)
+    _add_data(evaluate, "cifar10", "cifar10")
+    evaluate.add_argument("--threshold", metavar="T", type=_number, nargs="+", default=[0.8],
+                          help="confidences at which a picture stops; several give one row each "
+                               "[default: 0.8]")
+    evaluate.add_argument("--num-pictures", metavar="N", type=_positive, default=None,
+                          help="use N pictures, evenly spread over the test part [default: all]")
+    _add_batch_size(evaluate, 256)
+    evaluate.add_argument("--output", metavar="CSV", default=None,
+                          help="also write the table to this file")
+    evaluate.add_argument("--plot", metavar="PNG", default=None,
+                          help="also draw accuracy against multiply-adds")
+
+    _add_command(commands, "list", _list, "Show the models and the training recipes by name.",
+                 """
+  keras-adaptive list""")
+
+    train = _add_command(
+        commands, "train", _train,
+        "Train a recipe. Interrupted, the same command goes on after the last finished epoch.",
+        """
+  keras-adaptive train ranet_cifar10
+  keras-adaptive train ranet_cifar10 --data cifar10.npz --folder runs/second --precision float32
+  keras-adaptive train my_recipe.toml""")
+    train.add_argument("recipe", metavar="RECIPE",
+                       help="a name that `keras-adaptive list` shows, or a .toml file")
+    _add_data(train, None, "the recipe's")
+    train.add_argument("--folder", metavar="DIR", default=None,
+                       help="where state, weights and log are kept [default: runs/RECIPE]")
+    train.add_argument("--precision", choices=_PRECISIONS, default=None,
+                       help="in place of the recipe's; bfloat16 is fast on recent processors only")
+    return parser
+
+
+def _add_command(commands, name, run, description, examples):
+    command = commands.add_parser(
+        name, help=description, description=description, epilog="examples:" + examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_model(command):
+    command.add_argument("--model", metavar="NAME", default=None,
+                         help="a name that `keras-adaptive list` shows [default: ranet_cifar10]")
+
+
+def _add_threshold(command):
+    command.add_argument("--threshold", metavar="T", type=_numbers, default=0.8,
+                         help="confidence at which a picture stops, from 0 to 1; or one per exit, "
+                              "such as 0.9,0.8,0.7,1 [default: %(default)s]")
+
+
+def _add_data(command, default, shown):
+    command.add_argument("--data", metavar="DATA", default=default,
+                         help="cifar10 or cifar100 (downloaded by Keras), or an .npz file with "
+                              "x_train, y_train, x_val, y_val, x_test, y_test, class_names "
+                              f"[default: {shown}]")
+
+
+def _add_batch_size(command, default):
+    command.add_argument("--batch-size", metavar="N", type=_positive, default=default,
+                         help="pictures computed at once; changes speed, not the answers "
+                              "[default: %(default)s]")
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+
+
+def _numbers(text):
+    numbers = [_number(part) for part in text.split(",")]
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _positive(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Measure how long calls take, side by side, and against the whole network compiled."""
+
+import itertools
+import os
+import platform
+import statistics
+import time
+
+import keras
+import numpy as np
+
+
+def compile_whole(model):
+    """Return a function that runs all exits of a model on a batch, compiled by the backend.
+
+    It is what early exit has to beat: one `tf.function` on TensorFlow, `jax.jit` on JAX, the eager
+    model under `torch.inference_mode` on PyTorch.
+
+    Args:
+        model: Functional `keras.Model`.
+
+    Returns:
+        Function from an array of pictures to the list of the exits' outputs, NumPy arrays.
+    """
+    dtype = model.inputs[0].dtype
+    run = _COMPILERS[keras.backend.backend()](model)
+    return lambda pictures: run(np.asarray(pictures, dtype))
+
+
+def _compile_tensorflow(model):
+    import tensorflow as tf
+
+    signature = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)
+    program = tf.function(
+        lambda pictures: model(pictures, training=False), input_signature=[signature]
+    )
+    return lambda pictures: [output.numpy() for output in program(tf.constant(pictures))]
+
+
+def _compile_jax(model):
+    import jax
+
+    @jax.jit
+    def program(trainable, non_trainable, pictures):
+        outputs, _ = model.stateless_call(trainable, non_trainable, pictures, training=False)
+        return outputs
+
+    def run(pictures):
+        trainable = [variable.value for variable in model.trainable_variables]
+        non_trainable = [variable.value for variable in model.non_trainable_variables]
+        return [np.asarray(output) for output in program(trainable, non_trainable, pictures)]
+
+    return run
+
+
+def _compile_torch(model):
+    import torch
+
+    def run(pictures):
+        with torch.inference_mode():
+            return [output.cpu().numpy() for output in model(pictures, training=False)]
+
+    return run
+
+
+_COMPILERS = {
+    "tensorflow": _compile_tensorflow, "jax": _compile_jax, "torch": _compile_torch,
+}
+
+
+def in_batches(run, pictures, batch_size):
+    """Run a function on pictures, batch after batch, and return its last output for all of them."""
+    parts = [
+        run(pictures[start:start + batch_size])[-1]
+        for start in range(0, len(pictures), batch_size)
+    ]
+    return np.concatenate(parts)
+
+
+def time_in_turns(calls, repeats, warmups=2):
+    """Time several functions in turns, so that a busy moment of the machine hits all alike.
+
+    Args:
+        calls: dict of name to function without arguments, each of which waits for its result.
+        repeats: int. Timed rounds.
+        warmups: int. Rounds before those, which compile and fill caches.
+
+    Returns:
+        Dict of name to the list of `repeats` times in milliseconds.
+    """
+    for call in itertools.chain.from_iterable([calls.values()] * warmups):
+        call()
+    times_ms = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times_ms[name].append(1e3 * (time.perf_counter() - start))
+    return times_ms
+
+
+def median_ratio(times_ms, name, reference):
+    """Return the median time of one function over that of another."""
+    return statistics.median(times_ms[name]) / statistics.median(times_ms[reference])
+
+
+def describe_machine():
+    """Return what a time depends on: processor, cores in use, versions."""
+    backend = keras.backend.backend()
+    return {
+        "processor": _processor_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "backend": backend,
+        "backend_version": __import__(backend).__version__,
+    }
+
+
+def _processor_name():
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = [line.split(":", 1)[1].strip() for line in lines
+                     if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,180 @@
+"""The command line: results on standard output, one message for an error, exit status."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keras_adaptive import cli, zoo
+from keras_adaptive.demo import FOLDER
+from keras_adaptive.evaluation.operating_points import read_points
+from keras_adaptive.models import RANet
+from keras_adaptive.training import recipe as recipe_module
+from keras_adaptive.training.datasets import CIFAR10_CLASSES
+
+COMMANDS = ("demo", "predict", "evaluate", "list", "train")
+
+
+@pytest.fixture(scope="module")
+def untrained_model():
+    return RANet(channels=4, growth_rate=4, blocks=2, block_step=1, layers_per_block=2,
+                 normalization="cifar10", class_names=CIFAR10_CLASSES)
+
+
+@pytest.fixture
+def untrained_zoo(monkeypatch, untrained_model):
+    """A zoo whose models all are one tiny network with random weights."""
+    monkeypatch.setattr(zoo, "load", lambda name, pretrained=False: untrained_model)
+
+
+@pytest.fixture
+def data_file(tmp_path):
+    """A labelled data set of ten classes, sorted by class, as an .npz file."""
+    rng = np.random.default_rng(0)
+    arrays = {"class_names": np.array(CIFAR10_CLASSES)}
+    for part in ("train", "val", "test"):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (20, 32, 32, 3), dtype="uint8")
+        arrays[f"y_{part}"] = np.arange(20) // 2
+    np.savez(tmp_path / "data.npz", **arrays)
+    return str(tmp_path / "data.npz")
+
+
+def test_help_imports_nothing_heavy():
+    """Help appears at once: neither Keras nor a backend is loaded for it."""
+    program = (
+        "import sys, keras_adaptive.cli as cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "assert not {'keras', 'tensorflow', 'numpy'} & set(sys.modules), 'imported too much'"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert finished.returncode == 0, finished.stderr
+    assert all(command in finished.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_examples(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([command, "--help"])
+
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    assert f"keras-adaptive {command}" in text.split("examples:")[1]
+
+
+@pytest.mark.parametrize("wrong", [
+    [], ["classify"], ["predict"], ["train"], ["predict", "a.png", "--threshold", "high"],
+    ["predict", "a.png", "--batch-size", "0"], ["train", "x", "--precision", "float8"],
+])
+def test_wrong_use_is_status_2(wrong, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(wrong)
+
+    assert end.value.code == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_predict_prints_a_row_per_picture(untrained_zoo, capsys):
+    status = cli.main(["predict", str(FOLDER / "cat_0000.png"), str(FOLDER), "--threshold", "0"])
+
+    out = capsys.readouterr().out
+    assert status == 0
+    assert out.count("cat_0000.png") == 2 and out.count("truck_0000.png") == 1
+    assert "13 pictures" in out
+
+
+def test_predict_as_json_is_one_object_per_line_and_nothing_else(untrained_zoo, capsys):
+    status = cli.main(["predict", str(FOLDER), "--json"])
+
+    captured = capsys.readouterr()
+    answers = [json.loads(line) for line in captured.out.splitlines()]
+    assert status == 0 and len(answers) == 12
+    assert {"file", "label", "confidence", "exit", "macs", "cost_share"} <= set(answers[0])
+    assert "12 pictures" in captured.err
+
+
+def test_threshold_may_differ_between_exits(untrained_zoo, capsys):
+    cli.main(["predict", str(FOLDER), "--json", "--threshold", "2,0,0,0"])
+
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {answer["exit"] for answer in answers} == {2}
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["predict", "no_such.png"], "there is no such file"),
+    (["predict", str(FOLDER), "--threshold", "-1"], "`threshold` must be a confidence"),
+    (["train", "no_such_recipe"], "no_such_recipe"),
+    (["evaluate", "--data", "no_such.npz"], "does not exist"),
+])
+def test_errors_are_one_message_and_status_1(untrained_zoo, arguments, message, capsys):
+    """What a user did wrong is told without a traceback, and nothing counts as a result."""
+    status = cli.main(arguments)
+
+    captured = capsys.readouterr()
+    assert status == 1
+    assert message in captured.err and "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+def test_unknown_model_is_told(capsys):
+    assert cli.main(["predict", str(FOLDER), "--model", "ranet_cifar"]) == 1
+    assert "Did you mean 'ranet_cifar10'?" in capsys.readouterr().err
+
+
+def test_evaluate_prints_and_writes_exits_and_thresholds(
+        untrained_zoo, data_file, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    output = tmp_path / "results" / "evaluation.csv"
+
+    status = cli.main(["evaluate", "--data", data_file, "--threshold", "0", "2",
+                       "--num-pictures", "10", "--output", str(output),
+                       "--plot", str(tmp_path / "evaluation.png")])
+
+    points = read_points(output)
+    exits, (cheapest, whole) = points[:4], points[4:]
+    assert status == 0 and (tmp_path / "evaluation.png").is_file()
+    assert [point.exit for point in exits] == [1, 2, 3, 4]
+    assert (cheapest.accuracy, cheapest.cost_share) == (exits[0].accuracy, exits[0].cost_share)
+    assert (whole.accuracy, whole.cost_share) == (exits[3].accuracy, 1.0)
+    out = capsys.readouterr().out
+    assert "10 test pictures" in out and "at exit 4" in out and "at confidence 2" in out
+
+
+def test_list_names_models_and_recipes(capsys):
+    assert cli.main(["list"]) == 0
+
+    out = capsys.readouterr().out
+    assert zoo.DEFAULT_MODEL in out and "RANet C-1 (linear growth) on CIFAR-10" in out
+
+
+def test_train_hands_recipe_data_and_folder_on(data_file, tmp_path, monkeypatch, capsys):
+    """The precision replaces the recipe's; the folder is where the run is kept."""
+    calls = []
+    monkeypatch.setattr("keras_adaptive.training.train",
+                        lambda *arguments, **options: calls.append(arguments))
+
+    status = cli.main(["train", "ranet_cifar10", "--data", data_file, "--folder", str(tmp_path),
+                       "--precision", "float32"])
+
+    (recipe, data, folder), = calls
+    assert status == 0
+    assert (recipe.name, recipe.training.precision) == ("ranet_cifar10", "float32")
+    assert (len(data.train), folder) == (20, str(tmp_path))
+    assert str(tmp_path) in capsys.readouterr().out
+
+
+def test_precisions_offered_are_those_of_recipes():
+    assert cli._PRECISIONS == recipe_module.PRECISIONS
+
+
+def test_demo_writes_its_picture(untrained_zoo, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+
+    status = cli.main(["demo", "--output", str(tmp_path / "demo.png")])
+
+    out = capsys.readouterr().out
+    assert status == 0 and (tmp_path / "demo.png").is_file()
+    assert out.count(".png") == 13 and "of 12 right" in out

@@ -1,0 +1,113 @@
+"""Figures: the right content in the right place. How they look is for eyes, not for tests."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_adaptive.evaluation.operating_points import OperatingPoint
+from keras_adaptive.inference.prediction import Prediction
+from keras_adaptive.plots import plot_accuracy, plot_pictures, save_figure
+
+pytest.importorskip("matplotlib")
+
+CLASSES = ["cat", "dog", "frog"]
+MACS = np.array([10, 25, 40])
+
+
+def _prediction(exits, confidences, class_ids=None):
+    exits = np.array(exits)
+    class_ids = np.zeros(len(exits), int) if class_ids is None else np.array(class_ids)
+    probabilities = np.zeros((len(exits), 3))
+    return Prediction(class_ids, confidences, probabilities, exits, MACS[exits - 1], 40, 3, CLASSES)
+
+
+@pytest.fixture
+def pictures():
+    return [np.full((8, 8, 3), shade, "uint8") for shade in range(0, 250, 50)]
+
+
+def _texts(figure):
+    texts = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
+    return [text.get_text() for text in texts]
+
+
+def test_rows_follow_exits_and_confidence(pictures):
+    """The cheapest exit comes first, within an exit the surest picture."""
+    prediction = _prediction([3, 1, 1, 3, 1], [0.5, 0.8, 0.9, 0.6, 0.7])
+
+    figure = plot_pictures(pictures, prediction, max_columns=2)
+
+    shades = [axes.images[0].get_array()[0, 0, 0] for axes in figure.axes if axes.images]
+    assert shades == [100, 50, 200, 150, 0]
+    names = [text for text in _texts(figure) if text.startswith("Exit")]
+    assert names == ["Exit 1", "Exit 3"], "an exit has its name once, also over two rows"
+
+
+def test_right_and_wrong_are_told_apart(pictures):
+    """A wrong answer shows the true class, and has another colour than a right one."""
+    prediction = _prediction([1, 2], [0.9, 0.8], class_ids=[0, 1])
+
+    figure = plot_pictures(pictures[:2], prediction, true_labels=["cat", "frog"])
+
+    assert {"right", "wrong: frog", "cat 90.0%", "dog 80.0%"} <= set(_texts(figure))
+    right, wrong = (axes.spines["top"].get_edgecolor() for axes in figure.axes if axes.images)
+    assert right != wrong
+
+
+def test_unknown_truth_is_not_judged(pictures):
+    """Without true labels no picture is called right or wrong."""
+    figure = plot_pictures(pictures, _prediction([1] * 5, [0.9] * 5))
+
+    assert not any("right" in text or "wrong" in text for text in _texts(figure))
+
+
+def test_share_of_cost_and_saving_are_written(pictures):
+    figure = plot_pictures(pictures[:2], _prediction([1, 3], [0.9, 0.9]))
+
+    assert "25% of the full cost" in _texts(figure)
+    assert "2 pictures for 62% of the work of the whole network" in _texts(figure)
+
+
+def test_certainty_is_not_rounded_up(pictures):
+    """A confidence just below 1 does not read as 100 %."""
+    figure = plot_pictures(pictures[:1], _prediction([1], [0.9996]))
+
+    assert "cat >99.9%" in _texts(figure)
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_number_of_pictures_must_be_that_of_the_answers(pictures, count):
+    with pytest.raises(ValueError, match=f"Received {count} pictures and 5 answers"):
+        plot_pictures(pictures[:count], _prediction([1] * 5, [0.9] * 5))
+
+
+def test_accuracy_has_exits_as_dots_and_thresholds_as_a_line_by_cost():
+    points = [
+        OperatingPoint(1, None, 0.8, 1e7, 0.25, ()),
+        OperatingPoint(2, None, 0.9, 4e7, 1.0, ()),
+        OperatingPoint(None, 0.9, 0.89, 2.5e7, 0.6, ()),
+        OperatingPoint(None, 0.5, 0.85, 1.5e7, 0.4, ()),
+    ]
+
+    figure = plot_accuracy(points, "A title")
+
+    exits, thresholds = figure.axes[0].lines
+    assert exits.get_xydata().tolist() == [[10, 80], [40, 90]]
+    assert thresholds.get_xydata().tolist() == [[15, 85], [25, 89]]
+    assert _texts(figure) == ["exit 1", "exit 2", "0.5", "0.9"]
+    assert figure.axes[0].get_title() == "A title"
+
+
+def test_accuracy_works_without_thresholds():
+    figure = plot_accuracy([OperatingPoint(1, None, 0.8, 1e7, 1.0, (1.0,))])
+
+    assert len(figure.axes[0].lines) == 1
+
+
+def test_figure_is_written_whole_and_into_a_new_folder(tmp_path, pictures):
+    path = tmp_path / "new" / "figure.png"
+
+    save_figure(plot_pictures(pictures, _prediction([1] * 5, [0.9] * 5)), path)
+
+    assert Image.open(path).format == "PNG"
+    assert [file.name for file in path.parent.iterdir()] == ["figure.png"]
