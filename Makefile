@@ -1,6 +1,6 @@
 # Each target sets up what it needs, from Python 3.11 or newer and nothing else.
 # Versions are ones that were tested; others: `make test-torch TORCH=torch`. Arguments for pytest:
-# `make test PYTEST_ARGS="-k zoo"`.
+# `make test PYTEST_ARGS="-k zoo"`. Tests run in WORKERS processes.
 
 PYTHON ?= python3
 TENSORFLOW ?= tensorflow==2.21.0
@@ -10,6 +10,7 @@ JAX ?= jax==0.10.2
 TORCH ?= torch==2.13.0
 WHEEL_BACKEND ?= jax
 PYTEST_ARGS ?=
+WORKERS ?= 2
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -29,13 +30,13 @@ demo: .venv/ready
 	KERAS_BACKEND=tensorflow .venv/bin/keras-adaptive demo
 
 test: .venv/ready
-	KERAS_BACKEND=tensorflow .venv/bin/python -m pytest $(PYTEST_ARGS)
+	KERAS_BACKEND=tensorflow .venv/bin/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 test-jax: .venv-jax/ready
-	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest $(PYTEST_ARGS)
+	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 test-torch: .venv-torch/ready
-	KERAS_BACKEND=torch .venv-torch/bin/python -m pytest $(PYTEST_ARGS)
+	KERAS_BACKEND=torch .venv-torch/bin/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: .venv/ready
 	.venv/bin/python -m ruff check .

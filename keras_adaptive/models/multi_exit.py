@@ -68,7 +68,8 @@ class MultiExitModel(keras.Model):
             )
         # Compiling hundreds of thin layers with XLA or inductor takes minutes and gains nothing on
         # TensorFlow and PyTorch; JAX has no other way to run fast.
-        kwargs.setdefault("jit_compile", keras.backend.backend() == "jax")
+        is_eager = kwargs.get("run_eagerly", False)
+        kwargs.setdefault("jit_compile", keras.backend.backend() == "jax" and not is_eager)
         weighted_metrics = kwargs.pop("weighted_metrics", None)
         self._compile_arguments = {
             "optimizer": optimizer,
@@ -121,7 +122,7 @@ class MultiExitModel(keras.Model):
 
     def get_config(self):
         # Keras writes the graph only of models whose constructor is its own.
-        graph = keras.Model(self.inputs, self.outputs, name=self.name)
+        graph = keras.Model(self.input, self.outputs, name=self.name)
         return {**graph.get_config(), **self._records()}
 
     def _records(self):
@@ -138,7 +139,7 @@ class MultiExitModel(keras.Model):
         records = {name: config.pop(name, None)
                    for name in ("class_names", "input_rule", "exit_macs")}
         graph = keras.Model.from_config(config, custom_objects=custom_objects)
-        return cls(graph.inputs, graph.outputs, name=graph.name, **records)
+        return cls(graph.input, graph.outputs, name=graph.name, **records)
 
 
 class ConfiguredModel(MultiExitModel):

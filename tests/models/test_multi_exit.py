@@ -6,6 +6,8 @@ from numpy.testing import assert_allclose
 from keras_adaptive.models import MultiExitModel, RANet
 
 LABELS = np.array([0, 1, 2, 3, 4, 0, 1, 2])
+# For a single step, tracing takes longer than computing; JAX is slow eagerly.
+EAGER = keras.backend.backend() != "jax"
 
 
 def small_model(**records):
@@ -100,7 +102,7 @@ def test_training_lowers_the_loss_of_all_exits(numbers):
 def test_every_weight_gets_a_gradient(tiny_ranet, pictures):
     """One step changes each trainable variable: no layer hangs loose."""
     before = tiny_ranet.get_weights()
-    tiny_ranet.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    tiny_ranet.compile(keras.optimizers.SGD(0.1), run_eagerly=EAGER)
 
     tiny_ranet.train_on_batch(pictures, LABELS)
 
@@ -116,7 +118,7 @@ def test_mixed_precision_trains_and_gives_float32_logits(tiny_arguments, picture
         model = RANet(**tiny_arguments)
     finally:
         keras.config.set_dtype_policy(before)
-    model.compile(keras.optimizers.SGD(0.05), run_eagerly=True)
+    model.compile(keras.optimizers.SGD(0.05), run_eagerly=EAGER)
 
     logs = model.train_on_batch(pictures, LABELS, return_dict=True)
 
@@ -138,7 +140,7 @@ def test_keras_file_round_trip_keeps_class_records_and_training(
         model, x = small_model(**records), numbers
     weights = [1.0, *[0.5] * (model.num_exits - 1)]
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), exit_weights=weights,
-                  run_eagerly=True)
+                  run_eagerly=EAGER)
     model.train_on_batch(x, LABELS)
 
     model.save(tmp_path / "model.keras")

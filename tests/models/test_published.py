@@ -23,6 +23,7 @@ def test_all_published_names_are_there(counts):
     assert sorted(PUBLISHED) == sorted(counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_counts_equal_the_authors(counts, name, monkeypatch):
     """Every convention of the file, every exit, to the last digit."""
