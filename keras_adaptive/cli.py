@@ -28,7 +28,7 @@ def main(argv=None):
     try:
         _import_keras()
         arguments.run(arguments)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"keras-adaptive {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -91,11 +91,12 @@ def _evaluate(arguments):
     from keras_adaptive import zoo
     from keras_adaptive.evaluation.operating_points import evaluate, spread, write_points
     from keras_adaptive.plots import plot_accuracy, save_figure
-    from keras_adaptive.training.datasets import load_data
+    from keras_adaptive.training.datasets import check_labels, load_data
 
     model = zoo.load(arguments.model or zoo.DEFAULT_MODEL, pretrained=True)
     with contextlib.redirect_stdout(sys.stderr):  # Keras reports downloads and progress there
         test = spread(load_data(arguments.data).test, arguments.num_pictures)
+        check_labels(test, model.output_shape)
         points = evaluate(model, test, arguments.threshold, arguments.batch_size, verbose=1)
     _print(_points_table(points, model.name, len(test)))
     if arguments.output:

@@ -92,7 +92,7 @@ def list_models():
     return infos
 
 
-def load(name, pretrained=False, **arguments):
+def load(name, /, pretrained=False, **arguments):
     """Return a network by name.
 
     Args:
@@ -118,6 +118,9 @@ def load(name, pretrained=False, **arguments):
     6
     """
     shipped = _entries()
+    if pretrained and name in models.PUBLISHED:  # the zoo may have it under its own name
+        name = next((zoo_name for zoo_name in VARIANTS
+                     if zoo_name in shipped and _default(zoo_name) == name), name)
     if name not in shipped and name not in VARIANTS and name not in models.PUBLISHED:
         known = [*shipped, *VARIANTS, *models.PUBLISHED]
         raise ValueError(

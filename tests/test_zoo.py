@@ -193,6 +193,15 @@ def test_an_entry_returns_the_trained_network(folder, saved, trained, batch):
     assert InputRule.from_dict(model.input_rule, 3) == InputRule((32, 32), 3, "bicubic")
 
 
+def test_the_published_name_finds_the_weights_too(folder, entry):
+    shutil.copytree(entry, folder / "ranet_cifar10")
+
+    model = zoo.load("ranet_c1_lg_cifar10", pretrained=True)
+
+    assert model.name == "ranet_cifar10"
+    assert model.class_names[0] == "class 0"
+
+
 def test_half_precision_halves_the_file(folder, saved, trained, recipe):
     """And the record says which it is."""
     zoo.save_entry(trained, "half", recipe=recipe, dtype="float16")

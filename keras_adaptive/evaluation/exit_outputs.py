@@ -40,7 +40,8 @@ class ExitOutputs:
         labels: int array `(n,)`.
 
     Raises:
-        ValueError: If the shapes do not fit each other or there is no picture.
+        ValueError: If the shapes do not fit each other, there is no picture, or a label is no
+            class.
 
     Example:
 
@@ -61,6 +62,12 @@ class ExitOutputs:
             raise ValueError(
                 "`probabilities` has the shape (exits, pictures, classes), `labels` (pictures,), "
                 f"and neither is empty. Received: {probabilities.shape} and {labels.shape}."
+            )
+        if labels.min() < 0 or labels.max() >= probabilities.shape[2]:
+            raise ValueError(
+                f"`labels` are 0 to {probabilities.shape[2] - 1}, as there are "
+                f"{probabilities.shape[2]} classes. Received labels from {labels.min()} to "
+                f"{labels.max()}."
             )
         object.__setattr__(self, "probabilities", probabilities)
         object.__setattr__(self, "labels", labels)
@@ -112,13 +119,19 @@ class ExitOutputs:
             `SimulatedExits`.
 
         Raises:
-            ValueError: If the number of thresholds is not the number of exits.
+            ValueError: If the number of thresholds is not the number of exits, or one is negative
+                or NaN.
         """
         thresholds = np.asarray(thresholds, dtype="float32")
         if thresholds.shape not in ((), (self.num_exits,)):
             raise ValueError(
                 f"`thresholds` is one number, or one per exit: {self.num_exits}. "
                 f"Received an array of shape {thresholds.shape}."
+            )
+        if not np.all(thresholds >= 0):
+            raise ValueError(
+                "`thresholds` are confidences of 0 or more, and not NaN. "
+                f"Received: {thresholds.tolist()}."
             )
         confidences = self.probabilities.max(axis=-1)
         leaves = confidences >= thresholds.reshape(-1, 1)

@@ -134,8 +134,22 @@ def _check_stream(elements, num_channels):
                 "Elements of a data set are pictures, or tuples that begin with pictures. "
                 f"Element {position} is a mapping with the keys {sorted(element)}: map it first."
             )
-        pictures = element[0] if isinstance(element, (tuple, list)) else element
+        pictures = _first(element, position) if isinstance(element, (tuple, list)) else element
         yield check_pictures(pictures, num_channels, f"Element {position} of the data set")
+
+
+def _first(element, position):
+    """Return the pictures of a tuple `(pictures, labels, ...)`."""
+    shapes = [np.shape(part) for part in element]
+    if not shapes:
+        raise ValueError(f"Element {position} of the data set is empty: {element!r}.")
+    if len(shapes[0]) == 3 and shapes[0] in shapes[1:]:
+        raise ValueError(
+            f"Element {position} of the data set holds {len(element)} single pictures. Elements "
+            "are pictures, or tuples (pictures, labels): stack the pictures with `np.stack`, or "
+            "yield them one by one."
+        )
+    return element[0]
 
 
 def check_pictures(pictures, num_channels, name, ranks=(3, 4)):

@@ -222,6 +222,7 @@ class Prediction:
 
     def table(self, max_rows=20):
         """Return a `rich.table.Table` of the first `max_rows` pictures, for `rich.print`."""
+        from rich.markup import escape
         from rich.table import Table
 
         hidden = len(self) - max_rows
@@ -232,8 +233,8 @@ class Prediction:
             table.add_column(heading, justify="right")
         for position, picture in enumerate(self[:max_rows]):
             table.add_row(
-                picture.file or str(position),
-                picture.label or str(picture.class_id),
+                escape(picture.file or str(position)),  # `[` begins markup
+                escape(picture.label or str(picture.class_id)),
                 f"{picture.confidence:.1%}",
                 f"{picture.exit} of {self.num_exits}",
                 f"{picture.cost_share:.1%}",

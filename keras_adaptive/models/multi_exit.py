@@ -1,6 +1,9 @@
 """Functional models with several exits that all learn the same label."""
 
 import keras
+import numpy as np
+
+from keras_adaptive.models.precision import use_precision
 
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
@@ -53,36 +56,40 @@ class MultiExitModel(keras.Model):
             **kwargs: as in `keras.Model.compile`. `jit_compile` is on for JAX only by default.
 
         Raises:
-            ValueError: If the number of `exit_weights` is not the number of exits, or `loss` is a
-                list: one loss serves all exits.
+            ValueError: If `exit_weights` are not one number of 0 or more per exit, or `loss` or a
+                metric is given per exit: one serves all.
         """
         if isinstance(loss, (list, tuple, dict)):
             raise ValueError(
                 "`loss` is one loss for all exits, because all exits learn the same label. "
                 f"Received: {type(loss).__name__} of {len(loss)}. Weigh exits with `exit_weights`."
             )
-        if exit_weights is not None and len(exit_weights) != self.num_exits:
+        if "loss_weights" in kwargs:
             raise ValueError(
-                f"`exit_weights` takes one number per exit: {self.num_exits} for {self.name!r}. "
-                f"Received {len(exit_weights)}: {list(exit_weights)}."
+                "Exits are weighed with `exit_weights`, one number per exit. Received: "
+                f"loss_weights={kwargs['loss_weights']!r}."
             )
+        if exit_weights is not None:
+            _check_exit_weights(exit_weights, self.num_exits, self.name)
         # Compiling hundreds of thin layers with XLA or inductor takes minutes and gains nothing on
         # TensorFlow and PyTorch; JAX has no other way to run fast.
         is_eager = kwargs.get("run_eagerly", False)
         kwargs.setdefault("jit_compile", keras.backend.backend() == "jax" and not is_eager)
-        weighted_metrics = kwargs.pop("weighted_metrics", None)
-        self._compile_arguments = {
+        metrics = _flat_list("metrics", metrics)
+        weighted_metrics = _flat_list("weighted_metrics", kwargs.pop("weighted_metrics", None))
+        exit_weights = None if exit_weights is None else [float(w) for w in exit_weights]
+        self._compile_arguments = _Untracked({
             "optimizer": optimizer,
             "loss": loss,
-            "exit_weights": None if exit_weights is None else [float(w) for w in exit_weights],
-            "metrics": list(metrics or ()),
-            "weighted_metrics": list(weighted_metrics or ()),
+            "exit_weights": exit_weights,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
             **kwargs,
-        }
+        })
         super().compile(
             optimizer=optimizer,
             loss=[_loss_on_logits(loss) for _ in self.outputs],
-            loss_weights=self._compile_arguments["exit_weights"],
+            loss_weights=exit_weights,
             metrics=self._copies(metrics),
             weighted_metrics=self._copies(weighted_metrics),
             **kwargs,
@@ -112,7 +119,7 @@ class MultiExitModel(keras.Model):
         if not self.compiled or self._compile_arguments is None:
             return None
         # The optimizer as Keras holds it, with the loss scaling that mixed precision adds.
-        arguments = {**self._compile_arguments, "optimizer": self.optimizer}
+        arguments = {**self._compile_arguments.value, "optimizer": self.optimizer}
         return keras.saving.serialize_keras_object(arguments)
 
     def compile_from_config(self, config):
@@ -145,15 +152,19 @@ class MultiExitModel(keras.Model):
 class ConfiguredModel(MultiExitModel):
     """Base of networks that a file rebuilds from their constructor's arguments, not a graph.
 
-    A subclass stores its arguments in `self.configuration` after calling `super().__init__`.
+    A subclass stores its arguments in `self.configuration` after calling `super().__init__`. The
+    file keeps the precision that the network was built for, too.
     """
 
     def get_config(self):
-        return {**self.configuration, **self._records(), "name": self.name}
+        return {**self.configuration, **self._records(), "name": self.name,
+                "dtype_policy": self.dtype_policy.name}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**config)
+        arguments = dict(config)
+        with use_precision(arguments.pop("dtype_policy")):
+            return cls(**arguments)
 
 
 _CROSS_ENTROPIES = {
@@ -168,6 +179,39 @@ def _loss_on_logits(loss):
     if isinstance(loss, str) and loss in _CROSS_ENTROPIES:
         return _CROSS_ENTROPIES[loss](from_logits=True)
     return loss
+
+
+class _Untracked:
+    """Keeps a value from Keras, which takes every metric in a model's attributes for its own."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+def _check_exit_weights(exit_weights, num_exits, name):
+    if np.shape(exit_weights) != (num_exits,):
+        raise ValueError(
+            f"`exit_weights` takes one number per exit: {num_exits} for {name!r}. "
+            f"Received: {exit_weights!r}."
+        )
+    if not all(np.isfinite(weight) and weight >= 0 for weight in exit_weights):
+        raise ValueError(
+            f"`exit_weights` are finite numbers of 0 or more. Received: {list(exit_weights)}."
+        )
+
+
+def _flat_list(argument, metrics):
+    """Return metrics as a list in which each serves all exits."""
+    if metrics is None:
+        return []
+    if isinstance(metrics, (str, keras.metrics.Metric)) or callable(metrics):
+        return [metrics]
+    if isinstance(metrics, dict) or any(isinstance(m, (list, tuple, dict)) for m in metrics):
+        raise ValueError(
+            f"`{argument}` is a flat list: each exit gets its own copy of every metric. "
+            f"Received: {metrics!r}."
+        )
+    return list(metrics)
 
 
 def _copy(metric):

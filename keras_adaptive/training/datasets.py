@@ -24,6 +24,18 @@ class Split:
                 f"A split needs one label per picture. Received {len(self.x)} pictures and "
                 f"{len(self.y)} labels."
             )
+        if self.x.ndim != 4 or self.x.dtype != np.uint8:
+            raise ValueError(
+                "Pictures of a split have the shape (n, height, width, channels) and dtype uint8. "
+                f"Received: shape {self.x.shape}, dtype {self.x.dtype}."
+            )
+        labels = self.y.reshape(len(self.y), -1)  # Keras's data sets give (n, 1)
+        if labels.shape != (len(self.y), 1) or self.y.dtype.kind not in "iu":
+            raise ValueError(
+                "Labels of a split are whole numbers, one per picture. "
+                f"Received: shape {self.y.shape}, dtype {self.y.dtype}."
+            )
+        object.__setattr__(self, "y", labels[:, 0])
 
     def __len__(self):
         return len(self.y)
@@ -47,6 +59,22 @@ class Split:
             for i in range(0, len(self), 1000)
         ]
         return Split(np.clip(np.rint(np.concatenate(parts)), 0, 255).astype("uint8"), self.y)
+
+
+def check_labels(split, output_shape):
+    """Raise a `ValueError` if a network has no class for a label of the split.
+
+    Args:
+        split: `Split`.
+        output_shape: shape of a network's output, or list of such shapes, one per exit.
+    """
+    shape = output_shape[0] if isinstance(output_shape, list) else output_shape
+    if split.y.min() < 0 or split.y.max() >= shape[-1]:
+        raise ValueError(
+            f"Labels must be 0 to {shape[-1] - 1} for a network of {shape[-1]} classes. Received "
+            f"labels from {split.y.min()} to {split.y.max()}. Use the network of this data set, or "
+            "give `num_classes`."
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -97,17 +97,27 @@ class Recipe:
         """Make a recipe of the tables that a file holds; see `from_file`."""
         _check_keys(name, content, ("about", "model", "data", "training", "expected"),
                     required=("about", "model", "data", "training"))
+        for table, values in content.items():
+            _check_is_table(f"{name}, [{table}]", values)
         training = dict(content["training"])
         _check_record(f"{name}, [training]", training, Training)
         phases = []
         for phase in training["phases"]:
+            _check_is_table(f"{name}, phases", phase)
             _check_record(f"{name}, phases", phase, Phase)
             phases.append(Phase(**phase))
         training["phases"] = tuple(phases)
+        counts = [training["batch_size"], *(n for p in phases for n in dataclasses.astuple(p))]
+        if not phases or min(counts) < 1:
+            raise ValueError(
+                f"{name}: `phases` is a list with one phase or more; `epochs`, `image_size` and "
+                f"`batch_size` are at least 1. Received: {content['training']}."
+            )
         _check_keys(f"{name}, [data]", content["data"], ("name",), required=("name",))
+        if "configuration" not in content["model"]:
+            raise ValueError(f"{name}, [model]: the key 'configuration' is missing.")
         _check_keys(f"{name}, [model]", content["model"],
-                    ("configuration", *models.network_arguments(content["model"])),
-                    required=("configuration",))
+                    ("configuration", *models.network_arguments(content["model"])))
         if training.get("precision", "float32") not in PRECISIONS:
             raise ValueError(f"{name}: `precision` is one of {list(PRECISIONS)}. "
                              f"Received: {training['precision']!r}.")
@@ -188,6 +198,11 @@ class Recipe:
         training = dataclasses.replace(self.training, phases=(last,), batch_size=8,
                                        precision="float32")
         return dataclasses.replace(self, model={**self.model, **small}, training=training)
+
+
+def _check_is_table(where, values):
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} is a table of keys and values. Received: {values!r}.")
 
 
 def _check_record(where, values, record):

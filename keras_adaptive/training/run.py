@@ -1,6 +1,5 @@
 """Train a recipe: phase after phase, resumable after every epoch."""
 
-import contextlib
 import json
 import pathlib
 
@@ -8,6 +7,8 @@ import h5py
 import keras
 
 from keras_adaptive.files import write_whole
+from keras_adaptive.models.precision import use_precision
+from keras_adaptive.training.datasets import check_labels
 
 STATE = "state.h5"  # everything needed to go on after the last finished epoch
 BEST = "best.weights.h5"  # weights of the best full-size epoch on the validation part
@@ -29,10 +30,11 @@ def train(recipe, data, folder, verbose="auto"):
         verbose: as in `keras.Model.fit`.
 
     Returns:
-        The trained `MultiExitModel`, float32.
+        The trained `MultiExitModel`, float32, with the data's class names.
 
     Raises:
-        ValueError: If the folder holds the state of another recipe.
+        ValueError: If the folder holds the state of another recipe, or the data has labels that
+            the network has no class for.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,9 +46,10 @@ def train(recipe, data, folder, verbose="auto"):
         if done >= last_epoch:
             continue
         keras.utils.set_random_seed(recipe.training.seed)
-        with _precision(recipe.training.precision):
+        with use_precision(recipe.training.precision):
             model = recipe.build(phase.image_size)
         arguments = recipe.fit_arguments(data, phase.image_size, done, last_epoch)
+        check_labels(data.train, model.output_shape)
         recipe.compile(model, arguments["steps_per_epoch"])
         model.optimizer.build(model.trainable_variables)
         if done:
@@ -58,6 +61,7 @@ def train(recipe, data, folder, verbose="auto"):
         done = last_epoch
     model = recipe.build()
     model.load_weights(folder / BEST)
+    model.class_names = list(data.class_names)
     return model
 
 
@@ -108,7 +112,9 @@ class _KeepState(keras.callbacks.Callback):
         self.select = select
 
     def on_epoch_end(self, epoch, logs=None):
-        accuracy = logs[f"val_exit{self.model.num_exits}_accuracy"]
+        # With a single output Keras leaves its name out.
+        last = f"exit{self.model.num_exits}_" if self.model.num_exits > 1 else ""
+        accuracy = logs[f"val_{last}accuracy"]
         if self.select and accuracy > self.state.best:
             self.state.best = accuracy
             write_whole(self.folder / BEST, self.model.save_weights)
@@ -123,13 +129,3 @@ def _groups(model):
 def _fingerprint(recipe):
     return json.dumps({"model": recipe.model, "data": recipe.data,
                        "training": repr(recipe.training)}, sort_keys=True)
-
-
-@contextlib.contextmanager
-def _precision(policy):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

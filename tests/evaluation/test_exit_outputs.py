@@ -72,3 +72,14 @@ def test_shapes_that_do_not_fit_are_refused(probabilities, labels):
 def test_a_wrong_number_of_thresholds_is_refused():
     with pytest.raises(ValueError, match="one per exit: 2"):
         ExitOutputs(PROBABILITIES, [0, 1, 1]).simulate([0.5, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("threshold", [-0.1, float("nan")])
+def test_thresholds_that_are_no_confidence_are_refused(threshold):
+    with pytest.raises(ValueError, match="0 or more"):
+        ExitOutputs(PROBABILITIES, [0, 1, 1]).simulate(threshold)
+
+
+def test_labels_beyond_the_classes_are_refused():
+    with pytest.raises(ValueError, match="labels from 0 to 2"):
+        ExitOutputs(PROBABILITIES, [0, 1, 2])

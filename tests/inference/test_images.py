@@ -59,6 +59,18 @@ def test_pictures_come_in_many_forms(images, form):
     np.testing.assert_array_equal(pictures, images)
 
 
+@pytest.mark.parametrize("element", [list, tuple])
+def test_several_pictures_in_one_element_are_not_taken_for_labels(images, element):
+    """A tuple is (pictures, labels): pictures in the place of labels would be lost in silence."""
+    with pytest.raises(ValueError, match="holds 3 single pictures.*np.stack"):
+        read(iter([element(images[:3])]))
+
+
+def test_an_empty_element_is_an_error():
+    with pytest.raises(ValueError, match="Element 0 of the data set is empty"):
+        read(iter([()]))
+
+
 @pytest.mark.parametrize("batch_size", [None, 6])
 def test_tensorflow_datasets(images, batch_size):
     """With labels or without, batched or not, on every backend."""

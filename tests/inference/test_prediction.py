@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -86,6 +87,15 @@ def test_json_holds_every_picture(prediction):
     assert short["summary"]["num_pictures"] == 3
     assert "probabilities" not in short["pictures"][0]
     assert long["pictures"][1]["probabilities"] == [0.5, 0.25, 0.25]
+
+
+def test_brackets_in_file_names_are_no_markup(prediction):
+    odd = dataclasses.replace(prediction, files=["p[/b]/a.png", "photos [old]/b.png", "c.png"])
+    console = rich.console.Console(width=100)
+    with console.capture() as capture:
+        console.print(odd.table())
+
+    assert "p[/b]/a.png" in capture.get() and "photos [old]/b.png" in capture.get()
 
 
 def test_the_table_stops_at_the_row_asked_for(prediction):

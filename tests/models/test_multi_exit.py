@@ -4,6 +4,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from keras_adaptive.models import MultiExitModel, RANet
+from keras_adaptive.models.precision import use_precision
 
 LABELS = np.array([0, 1, 2, 3, 4, 0, 1, 2])
 # For a single step, tracing takes longer than computing; JAX is slow eagerly.
@@ -176,9 +177,43 @@ def test_rebuilt_from_its_config_a_network_keeps_class_and_arguments(tiny_ranet)
     assert [v.path for v in again.weights] == [v.path for v in tiny_ranet.weights]
 
 
+def test_a_keras_file_keeps_the_precision(tiny_arguments, tmp_path):
+    """A network built for bfloat16 computes in it again, in a process that does not."""
+    with use_precision("mixed_bfloat16"):
+        model = RANet(**tiny_arguments)
+
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+
+    assert again.get_layer("stem").conv.compute_dtype == "bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_metric_objects_leave_no_log_of_their_own(numbers):
+    model = small_model()
+    model.compile("sgd", metrics=[keras.metrics.SparseTopKCategoricalAccuracy(2, name="top2")])
+
+    logs = model.evaluate(numbers, LABELS, verbose=0, return_dict=True)
+
+    assert sorted(logs) == ["exit1_loss", "exit1_top2", "exit2_loss", "exit2_top2", "loss"]
+
+
+def test_a_single_metric_needs_no_list(numbers):
+    model = small_model()
+    model.compile("sgd", metrics="accuracy")
+
+    assert "exit2_accuracy" in model.evaluate(numbers, LABELS, verbose=0, return_dict=True)
+
+
 @pytest.mark.parametrize("arguments, message", [
     ({"exit_weights": [1.0]}, "one number per exit: 2"),
+    ({"exit_weights": 1.0}, "one number per exit: 2"),
+    ({"exit_weights": [1.0, -1.0]}, "0 or more"),
+    ({"exit_weights": [1.0, float("nan")]}, "0 or more"),
+    ({"loss_weights": [1.0, 1.0]}, "with `exit_weights`"),
     ({"loss": ["mse", "mse"]}, "one loss for all exits"),
+    ({"metrics": {"exit1": "accuracy"}}, "`metrics` is a flat list"),
+    ({"metrics": [["accuracy"], ["accuracy"]]}, "`metrics` is a flat list"),
 ])
 def test_wrong_compile_arguments_are_told(arguments, message):
     with pytest.raises(ValueError, match=message):

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from keras_adaptive.training.datasets import Split, load_data, steps_per_epoch, training_pipeline
+from keras_adaptive.training.datasets import (
+    Split,
+    check_labels,
+    load_data,
+    steps_per_epoch,
+    training_pipeline,
+)
 
 
 def batches(pipeline):
@@ -31,7 +37,27 @@ def test_missing_arrays_and_files_are_named(tmp_path):
 
 def test_pictures_and_labels_must_be_as_many():
     with pytest.raises(ValueError, match="3 pictures and 2 labels"):
-        Split(np.zeros((3, 4, 4, 3)), np.zeros(2))
+        Split(np.zeros((3, 4, 4, 3), "uint8"), np.zeros(2, int))
+
+
+@pytest.mark.parametrize("x, y, message", [
+    (np.zeros((2, 4, 4, 3)), np.zeros(2, int), "dtype float64"),
+    (np.zeros((2, 4, 4), "uint8"), np.zeros(2, int), "shape .2, 4, 4."),
+    (np.zeros((2, 4, 4, 3), "uint8"), np.zeros(2), "whole numbers"),
+    (np.zeros((2, 4, 4, 3), "uint8"), np.eye(2, dtype=int), "one per picture"),
+])
+def test_other_pictures_and_labels_are_refused(x, y, message):
+    with pytest.raises(ValueError, match=message):
+        Split(x, y)
+
+
+def test_labels_may_stand_in_a_column():
+    assert Split(np.zeros((2, 4, 4, 3), "uint8"), np.array([[1], [0]])).y.tolist() == [1, 0]
+
+
+def test_labels_beyond_the_classes_are_told(tiny_data):
+    with pytest.raises(ValueError, match="from 0 to 9"):
+        check_labels(tiny_data.train, [(None, 5), (None, 5)])
 
 
 def test_a_pipeline_repeats_exactly_and_every_epoch_differs(tiny_data):

@@ -47,6 +47,12 @@ def test_scales_shifts_and_biases_are_not_decayed(content):
     (changed("training", "phases", [{"epochs": 1}]), "'image_size'. are missing"),
     (lambda content: {**content, "trainings": {}}, "Did you mean 'training'"),
     (lambda content: {"about": {}}, "are missing"),
+    (lambda content: {**content, "model": {}}, "'configuration' is missing"),
+    (lambda content: {**content, "training": "x"}, "is a table"),
+    (changed("training", "phases", []), "one phase or more"),
+    (changed("training", "phases", [3]), "phases is a table"),
+    (changed("training", "phases", [{"epochs": 0, "image_size": 32}]), "at least 1"),
+    (changed("training", "batch_size", 0), "at least 1"),
 ])
 def test_mistakes_are_told_with_the_nearest_name(content, spoil, message):
     with pytest.raises(ValueError, match=message):

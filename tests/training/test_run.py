@@ -61,6 +61,17 @@ def test_the_best_full_size_epoch_is_kept(recipe, tiny_data, tmp_path):
     assert logs[f"exit{model.num_exits}_accuracy"] == pytest.approx(best)
 
 
+def test_the_trained_model_knows_its_classes_and_one_exit_is_enough(content, tiny_data, tmp_path):
+    """With one exit Keras names the logs otherwise."""
+    content["model"]["blocks"] = 1
+    content["training"]["phases"] = [{"epochs": 1, "image_size": 32}]
+
+    model = train(Recipe.from_dict("test", content), tiny_data, tmp_path, verbose=0)
+
+    assert model.num_exits == 1
+    assert model.class_names == list("abcdefghij")
+
+
 def test_the_folder_of_another_recipe_is_refused(recipe, tiny_data, tmp_path):
     train(recipe, tiny_data, tmp_path, verbose=0)
     other = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, seed=1))
