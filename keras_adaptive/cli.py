@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 
+# As in `training.recipe`, which is not imported for the help: it brings Keras.
 _PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 

@@ -1,12 +1,12 @@
 """Multiply-adds and parameters up to each exit of a model, counted from shapes alone."""
 
-import difflib
 import functools
 import math
 
 import keras
 
 from keras_adaptive.graph.calls import flatten, sublayers, trainable_variables
+from keras_adaptive.names import did_you_mean
 
 CONVENTIONS = ("lazy", "convolution_dense", "reference")
 
@@ -96,10 +96,9 @@ def exit_parameters(model, convention="lazy", order=None):
 def _calls_run_per_exit(model, convention, order):
     """Return the flat graph and, per exit, the calls that run for it and ran for none before."""
     if convention not in CONVENTIONS:
-        near = difflib.get_close_matches(str(convention), CONVENTIONS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"`convention` must be one of {list(CONVENTIONS)}. Received: {convention!r}.{hint}"
+            f"`convention` must be one of {list(CONVENTIONS)}. Received: {convention!r}."
+            f"{did_you_mean(convention, CONVENTIONS)}"
         )
     graph = flatten(model, order)
     needed = graph.new_calls_per_output()
