@@ -1,5 +1,35 @@
 """Evaluation of multi-exit networks from the answers of all exits."""
 
+from keras_adaptive.evaluation.budgeted import (
+    BudgetedPoint,
+    evaluate_budgeted,
+    evaluate_budgeted_as_papers,
+)
+from keras_adaptive.evaluation.calibration import (
+    confidence_auroc,
+    expected_calibration_error,
+    fit_temperatures,
+    scale_temperatures,
+)
 from keras_adaptive.evaluation.exit_outputs import ExitOutputs, SimulatedExits
+from keras_adaptive.evaluation.operating_points import OperatingPoint, evaluate_anytime
+from keras_adaptive.evaluation.risk import choose_safe_threshold
+from keras_adaptive.evaluation.thresholds import NEVER, ChosenThresholds, ThresholdSearch
 
-__all__ = ["ExitOutputs", "SimulatedExits"]
+__all__ = [
+    "NEVER",
+    "BudgetedPoint",
+    "ChosenThresholds",
+    "ExitOutputs",
+    "OperatingPoint",
+    "SimulatedExits",
+    "ThresholdSearch",
+    "choose_safe_threshold",
+    "confidence_auroc",
+    "evaluate_anytime",
+    "evaluate_budgeted",
+    "evaluate_budgeted_as_papers",
+    "expected_calibration_error",
+    "fit_temperatures",
+    "scale_temperatures",
+]

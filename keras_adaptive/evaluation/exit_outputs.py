@@ -1,6 +1,7 @@
 """Answers of all exits on a labelled data set: computed once, read by every evaluation."""
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -103,10 +104,19 @@ class ExitOutputs:
         """int. Number of exits."""
         return len(self.probabilities)
 
+    @functools.cached_property
+    def confidences(self):
+        """float32 array `(num_exits, n)`. Largest probability of each picture at each exit."""
+        return self.probabilities.max(axis=-1)
+
+    @functools.cached_property
+    def is_right(self):
+        """bool array `(num_exits, n)`. Whether the class of largest probability is the label."""
+        return self.probabilities.argmax(axis=-1) == self.labels
+
     def accuracies(self):
         """Return the accuracy of each exit, on all pictures, as a list of floats."""
-        right = self.probabilities.argmax(axis=-1) == self.labels
-        return [float(share) for share in right.mean(axis=1)]
+        return [float(share) for share in self.is_right.mean(axis=1)]
 
     def simulate(self, thresholds):
         """Let every picture leave at the first exit that is sure enough.
@@ -133,14 +143,13 @@ class ExitOutputs:
                 "`thresholds` are confidences of 0 or more, and not NaN. "
                 f"Received: {thresholds.tolist()}."
             )
-        confidences = self.probabilities.max(axis=-1)
-        leaves = confidences >= thresholds.reshape(-1, 1)
+        leaves = self.confidences >= thresholds.reshape(-1, 1)
         leaves[-1] = True
         taken = leaves.argmax(axis=0)
         picture = np.arange(len(self.labels))
         class_ids = self.probabilities[taken, picture].argmax(axis=-1)
         shares = np.bincount(taken, minlength=self.num_exits) / len(taken)
-        return SimulatedExits(class_ids, confidences[taken, picture], taken + 1,
+        return SimulatedExits(class_ids, self.confidences[taken, picture], taken + 1,
                               float((class_ids == self.labels).mean()),
                               tuple(float(share) for share in shares))
 

@@ -51,6 +51,34 @@ def spread(split, num_pictures):
     return dataclasses.replace(split, x=split.x[rows], y=split.y[rows])
 
 
+def evaluate_anytime(outputs, exit_macs):
+    """Return the accuracy and cost of every exit, where a budget that runs out stops all pictures.
+
+    Args:
+        outputs: `ExitOutputs` of a test part.
+        exit_macs: sequence of ints, the multiply-adds up to each exit.
+
+    Returns:
+        List of `OperatingPoint`, the exits in order.
+
+    Raises:
+        ValueError: If `exit_macs` has another length than `outputs` has exits.
+
+    Reference:
+        Anytime prediction of [Huang et al., 2018](https://arxiv.org/abs/1703.09844), section 3.
+    """
+    if len(exit_macs) != outputs.num_exits:
+        raise ValueError(
+            f"`exit_macs` takes one number per exit: {outputs.num_exits}. "
+            f"Received {len(exit_macs)}: {list(exit_macs)}."
+        )
+    return [
+        OperatingPoint(number, None, accuracy, float(macs), macs / exit_macs[-1],
+                       tuple(float(k == number) for k in range(1, outputs.num_exits + 1)))
+        for number, (accuracy, macs) in enumerate(zip(outputs.accuracies(), exit_macs), start=1)
+    ]
+
+
 def operating_points(outputs, exit_macs, thresholds=()):
     """Return the accuracy and cost of every exit, and of every threshold.
 
@@ -65,16 +93,7 @@ def operating_points(outputs, exit_macs, thresholds=()):
     Raises:
         ValueError: If `exit_macs` has another length than `outputs` has exits.
     """
-    if len(exit_macs) != outputs.num_exits:
-        raise ValueError(
-            f"`exit_macs` takes one number per exit: {outputs.num_exits}. "
-            f"Received {len(exit_macs)}: {list(exit_macs)}."
-        )
-    points = [
-        OperatingPoint(number, None, accuracy, float(macs), macs / exit_macs[-1],
-                       tuple(float(k == number) for k in range(1, outputs.num_exits + 1)))
-        for number, (accuracy, macs) in enumerate(zip(outputs.accuracies(), exit_macs), start=1)
-    ]
+    points = evaluate_anytime(outputs, exit_macs)
     for threshold in thresholds:
         simulated = outputs.simulate(threshold)
         mean_macs = simulated.mean_macs(exit_macs)

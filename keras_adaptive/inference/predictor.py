@@ -1,17 +1,22 @@
 """Adaptive classification: every picture stops at the first exit that is sure enough."""
 
+import dataclasses
 import numbers
 
 import keras
 import numpy as np
 
+from keras_adaptive.evaluation import ExitOutputs
+from keras_adaptive.evaluation.calibration import check_temperatures, with_temperature
+from keras_adaptive.evaluation.risk import choose_safe_threshold
+from keras_adaptive.evaluation.thresholds import NEVER, ThresholdSearch
 from keras_adaptive.graph import exit_macs, split_into_stages
 from keras_adaptive.inference.engines.keras_engine import make_keras_engine
 from keras_adaptive.inference.inputs import NetworkInput
 from keras_adaptive.inference.logits import exits_give_logits
 from keras_adaptive.inference.prediction import Prediction
 from keras_adaptive.inference.progress import show_progress
-from keras_adaptive.inference.schedule import Schedule
+from keras_adaptive.inference.schedule import Answers, Schedule
 
 
 class EarlyExitPredictor:
@@ -36,6 +41,8 @@ class EarlyExitPredictor:
         preprocess: function or None. Gets a NumPy batch of pictures, 0 to 255, and returns the
             batch that the network takes: for networks that do not normalise inside.
         class_names: sequence of strings. Defaults to `model.class_names`, where there is one.
+        temperatures: sequence of floats, one per exit of the model, or None. Logits are divided by
+            them, which makes confidences honest; see `fit_temperatures`. No class changes.
 
     Raises:
         ValueError: If an argument does not fit the model.
@@ -55,13 +62,15 @@ class EarlyExitPredictor:
     """
 
     def __init__(self, model=None, threshold=0.8, *, engine="auto", exits=None, max_exit=None,
-                 from_logits="auto", preprocess=None, class_names=None):
+                 from_logits="auto", preprocess=None, class_names=None, temperatures=None):
         self.model = _find_model(model)
         self.num_exits = len(self.model.outputs)
         self.num_classes = _check_outputs(self.model)
         self.exits = _choose_exits(exits, max_exit, self.num_exits)
         self.threshold = threshold
         self.class_names = self._choose_class_names(class_names)
+        self.temperatures = check_temperatures(
+            [1.0] * self.num_exits if temperatures is None else temperatures, self.num_exits)
         self._input = NetworkInput(self.model, preprocess)
         self._part_in_use = _with_exits(self.model, self.exits)
         self._costs = {}
@@ -102,12 +111,10 @@ class EarlyExitPredictor:
                 no numbers. `UnreadablePicturesError`, a `ValueError`, names all bad files.
             TypeError: If `images` is none of the accepted forms.
         """
-        if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
-            raise ValueError(
-                f"`batch_size` must be an integer, at least 1. Received: {batch_size!r}."
-            )
+        _check_batch_size(batch_size)
         pictures = self._input.open(images)
-        schedule = Schedule(self._engine, self._thresholds_in_use(), int(batch_size))
+        schedule = Schedule(self._engine, self._thresholds_in_use(), int(batch_size),
+                            self._temperatures_in_use())
         answers, size = [], self._input.size
         with show_progress(pictures.num_pictures, batch_size, verbose) as advance:
             for batch in self._input.batches(pictures, int(batch_size)):
@@ -119,6 +126,70 @@ class EarlyExitPredictor:
                 answers.append(self._checked(answer))
                 advance(len(answer.positions))
         return self._collect(answers, size, pictures.files)
+
+    def calibrate(self, x, y, *, macs=None, accuracy=None, max_loss=None, confidence=0.95,
+                  batch_size=64, verbose="auto"):
+        """Choose thresholds on labelled pictures, and use them from now on.
+
+        Exactly one of `macs`, `accuracy` and `max_loss` says what is wanted.
+
+        Args:
+            x: pictures, as for `predict`, which the network was not trained on.
+            y: int array of labels, one per picture.
+            macs: number. The most accurate thresholds whose mean multiply-adds are within it.
+            accuracy: float. The cheapest thresholds that are as accurate as this share.
+            max_loss: float. One threshold for all exits that loses at most this share of accuracy
+                against the last exit in use, on all pictures of this kind, with probability
+                `confidence`; see `choose_safe_threshold`. The other two promise something for these
+                pictures only.
+            confidence: float in (0, 1).
+            batch_size, verbose: as for `predict`.
+
+        Returns:
+            `ChosenThresholds` with one threshold per exit of the model, and what they give here.
+
+        Raises:
+            ValueError: If not one of the three is given, `y` does not fit, or `accuracy` is not
+                reached.
+        """
+        if sum(value is not None for value in (macs, accuracy, max_loss)) != 1:
+            raise ValueError(
+                "`calibrate` takes one of `macs`, `accuracy` and `max_loss`. "
+                f"Received: macs={macs}, accuracy={accuracy}, max_loss={max_loss}."
+            )
+        outputs, size = self._all_exits(x, y, batch_size, verbose)
+        costs = self._count_macs(size)[0]
+        if max_loss is not None:
+            chosen = choose_safe_threshold(outputs, costs, max_loss, confidence)
+        elif macs is not None:
+            chosen = ThresholdSearch(outputs, costs).within(macs)
+        else:
+            chosen = ThresholdSearch(outputs, costs).reaching(accuracy)
+        thresholds, shares = [NEVER] * self.num_exits, [0.0] * self.num_exits
+        for number, threshold, share in zip(self.exits, chosen.thresholds, chosen.exit_shares):
+            thresholds[number - 1], shares[number - 1] = threshold, share
+        self.threshold = thresholds
+        return dataclasses.replace(chosen, thresholds=self.threshold, exit_shares=tuple(shares))
+
+    def _all_exits(self, images, labels, batch_size, verbose):
+        """Return the answers of all exits in use, as `ExitOutputs`, and the pictures' size."""
+        _check_batch_size(batch_size)
+        pictures = self._input.open(images)
+        temperatures = self._temperatures_in_use()
+        per_batch, size = [], self._input.size
+        with show_progress(pictures.num_pictures, batch_size, verbose) as advance:
+            for batch in self._input.batches(pictures, int(batch_size)):
+                size, carried, answers = batch.shape[1:3], [batch], []
+                for stage, temperature in enumerate(temperatures, start=1):
+                    probabilities, carried = self._engine.run(stage, carried, int(batch_size))
+                    answer = Answers(np.arange(len(batch)), stage, probabilities)
+                    answers.append(with_temperature(self._checked(answer).probabilities,
+                                                    temperature))
+                per_batch.append(np.stack(answers))
+                advance(len(batch))
+        if not per_batch:
+            raise ValueError("`x` holds no pictures; thresholds are chosen on some thousand.")
+        return ExitOutputs(np.concatenate(per_batch, axis=1), np.asarray(labels).reshape(-1)), size
 
     def _checked(self, answer):
         sums = answer.probabilities.sum(axis=1)
@@ -161,6 +232,9 @@ class EarlyExitPredictor:
         per_exit = np.broadcast_to(np.float32(self.threshold), self.num_exits)
         return per_exit[np.array(self.exits) - 1]
 
+    def _temperatures_in_use(self):
+        return [self.temperatures[number - 1] for number in self.exits]
+
     def _count_macs(self, size):
         """Return the cost of the exits in use and of the whole network, for pictures of a size."""
         if size is None:  # there were no pictures, and the network takes any size
@@ -191,6 +265,13 @@ class EarlyExitPredictor:
         return (
             f"EarlyExitPredictor(model={self.model.name!r}, threshold={self.threshold}, "
             f"exits={self.exits} of {self.num_exits})"
+        )
+
+
+def _check_batch_size(batch_size):
+    if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be an integer, at least 1. Received: {batch_size!r}."
         )
 
 

@@ -9,16 +9,22 @@ import keras
 from keras_adaptive import models
 from keras_adaptive.names import did_you_mean
 from keras_adaptive.training.datasets import steps_per_epoch, training_pipeline
+from keras_adaptive.training.schedules import CosineCycles
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """Consecutive epochs on pictures of one size."""
+    """Consecutive epochs on pictures of one size.
+
+    With `restart` the learning rate starts anew: this phase opens another cycle of warm-up and
+    decay (SGDR, arXiv 1608.03983), which lengthens a run that is finished.
+    """
 
     epochs: int
     image_size: int
+    restart: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +41,8 @@ class About:
 class Training:
     """Settings of a training run with SGD and Nesterov momentum.
 
-    The learning rate rises linearly over `warmup_epochs`, then falls to zero along a cosine.
+    The learning rate rises linearly over `warmup_epochs`, then falls to zero along a cosine; anew
+    from every phase with `restart`.
     """
 
     batch_size: int
@@ -51,6 +58,16 @@ class Training:
     def epochs(self):
         """int. Epochs of all phases."""
         return sum(phase.epochs for phase in self.phases)
+
+    @property
+    def cycles(self):
+        """tuple of ints. Epochs of each cycle of the learning rate."""
+        cycles = [0]
+        for phase in self.phases:
+            if phase.restart and cycles[-1]:
+                cycles.append(0)
+            cycles[-1] += phase.epochs
+        return tuple(cycles)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +124,7 @@ class Recipe:
             _check_record(f"{name}, phases", phase, Phase)
             phases.append(Phase(**phase))
         training["phases"] = tuple(phases)
-        counts = [training["batch_size"], *(n for p in phases for n in dataclasses.astuple(p))]
+        counts = [training["batch_size"], *(n for p in phases for n in (p.epochs, p.image_size))]
         if not phases or min(counts) < 1:
             raise ValueError(
                 f"{name}: `phases` is a list with one phase or more; `epochs`, `image_size` and "
@@ -148,12 +165,9 @@ class Recipe:
             steps: int. Steps of one epoch, for the schedule.
         """
         training = self.training
-        warmup = round(training.warmup_epochs * steps)
-        total = training.epochs * steps
-        schedule = keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0 if warmup else training.peak_learning_rate,
-            decay_steps=max(total - warmup, 1), warmup_steps=warmup,
-            warmup_target=training.peak_learning_rate if warmup else None)
+        schedule = CosineCycles(training.peak_learning_rate,
+                                [epochs * steps for epochs in training.cycles],
+                                round(training.warmup_epochs * steps))
         optimizer = keras.optimizers.SGD(schedule, momentum=training.momentum, nesterov=True,
                                          weight_decay=training.weight_decay or None)
         # Scales, shifts and biases are not pulled towards zero.
@@ -210,7 +224,7 @@ def _check_record(where, values, record):
     _check_keys(where, values, [field.name for field in fields],
                 required=[f.name for f in fields if f.default is dataclasses.MISSING
                           and f.default_factory is dataclasses.MISSING])
-    types = {int: int, float: (int, float), str: str, tuple: list}
+    types = {int: int, float: (int, float), str: str, tuple: list, bool: bool}
     for field in fields:
         if field.name in values and not isinstance(values[field.name], types[field.type]):
             raise ValueError(

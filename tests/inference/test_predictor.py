@@ -384,3 +384,67 @@ def test_a_progress_bar_is_shown_on_request(predictor, images, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     predictor.predict(images, batch_size=2)
     assert "41/41" in stream.getvalue()
+
+
+def test_calibration_for_a_budget_is_what_prediction_then_costs(make_network, images):
+    """Thresholds are chosen on the predictor's own answers and used from then on."""
+    model = make_network(0)
+    labels = np.arange(len(images)) % 5
+    predictor = EarlyExitPredictor(model, exits=[1, 3, 4])
+    budget = 0.7 * predictor.predict(images[:1]).full_macs
+
+    chosen = predictor.calibrate(images, labels, macs=budget)
+
+    prediction = predictor.predict(images, batch_size=7)
+    assert predictor.threshold == chosen.thresholds
+    assert len(chosen.thresholds) == len(model.outputs)
+    assert prediction.macs.mean() == pytest.approx(chosen.mean_macs)
+    assert prediction.macs.mean() <= budget
+    assert (prediction.class_ids == labels).mean() == pytest.approx(chosen.accuracy)
+    assert prediction.summary().exit_shares == pytest.approx(chosen.exit_shares)
+    assert chosen.exit_shares[1] == 0
+
+
+def test_calibration_for_an_accuracy_reaches_it(make_network, images):
+    model = make_network(0)
+    predictor = EarlyExitPredictor(model, threshold=2)  # nobody leaves early
+    labels = predictor.predict(images).class_ids
+
+    chosen = predictor.calibrate(images, labels, accuracy=0.9)
+
+    assert (predictor.predict(images).class_ids == labels).mean() >= 0.9
+    assert chosen.mean_macs < predictor.predict(images).full_macs
+
+
+def test_calibration_for_a_loss_is_careful_with_few_pictures(make_network, images):
+    predictor = EarlyExitPredictor(make_network(0))
+
+    chosen = predictor.calibrate(images, np.zeros(len(images), int), max_loss=0.01)
+
+    assert chosen.exit_shares == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("wanted", [{}, {"macs": 1e6, "accuracy": 0.9}])
+def test_calibration_takes_one_aim(make_network, images, wanted):
+    predictor = EarlyExitPredictor(make_network(0))
+
+    with pytest.raises(ValueError, match="one of `macs`, `accuracy` and `max_loss`"):
+        predictor.calibrate(images, np.zeros(len(images), int), **wanted)
+
+
+def test_calibration_without_pictures_is_refused(make_network, images):
+    with pytest.raises(ValueError, match="no pictures"):
+        EarlyExitPredictor(make_network(0)).calibrate(images[:0], [], macs=1e6)
+
+
+def test_temperatures_soften_confidences_and_change_no_class(make_network, images):
+    model = make_network(0)
+    plain = EarlyExitPredictor(model, threshold=2).predict(images)
+
+    soft = EarlyExitPredictor(model, threshold=2, temperatures=[1, 1, 1, 3]).predict(images)
+
+    np.testing.assert_array_equal(soft.class_ids, plain.class_ids)
+    assert (soft.confidences < plain.confidences).all()
+    logits = np.log(plain.probabilities) / 3
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(soft.probabilities, expected, rtol=1e-4)

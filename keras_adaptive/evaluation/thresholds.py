@@ -1,0 +1,258 @@
+"""Thresholds that get most accuracy out of a budget, or save most work at a given accuracy."""
+
+import dataclasses
+
+import numpy as np
+
+NEVER = 2.0  # above every confidence: nobody leaves, the exit is switched off
+
+_NUM_PRICES = 100  # of a multiply-add, that are tried at once
+_NUM_BINS = 100  # of confidences while prices are tried; what is found is then refined exactly
+_MAX_SWEEPS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class ChosenThresholds:
+    """Thresholds and what they give on the pictures that they were chosen on.
+
+    Attributes:
+        thresholds: tuple of floats, one per exit. They lie midway between neighbouring confidences
+            where float32 has a number there, so that rounding moves no picture. `NEVER` switches
+            an exit off; the last is 0: that exit takes the rest.
+        accuracy: float, share of right answers.
+        mean_macs: float, multiply-adds of a picture.
+        exit_shares: tuple of floats, share of pictures that leave at each exit.
+        budget: float or `None`. The mean multiply-adds that were allowed.
+        budget_met: bool. False where even the first exit costs more than the budget.
+    """
+
+    thresholds: tuple
+    accuracy: float
+    mean_macs: float
+    exit_shares: tuple
+    budget: float | None = None
+    budget_met: bool = True
+
+
+class ThresholdSearch:
+    """Search for thresholds, one per exit, on the answers of all exits.
+
+    A multiply-add gets a price, and the thresholds are improved one exit at a time, from the last
+    to the first, until the accuracy less the price of the work no longer grows; for many prices at
+    once, each from another threshold shared by all exits. Then, from the best within the budget,
+    single thresholds are moved to where they use what is left of it, with every distinct confidence
+    as a candidate. Moves never lower the accuracy, so the result is at least as accurate as any
+    start within the budget. That it is the best of all thresholds is not proved.
+
+    Args:
+        outputs: `ExitOutputs` of a validation part.
+        exit_macs: sequence of numbers, the multiply-adds up to each exit, increasing.
+        starts: sequence of further thresholds to start from, each one number per exit.
+
+    Raises:
+        ValueError: If `exit_macs` are not one increasing positive number per exit.
+
+    Example:
+
+    >>> from keras_adaptive import ExitOutputs
+    >>> outputs = ExitOutputs([[[0.9, 0.1], [0.6, 0.4]], [[0.8, 0.2], [0.3, 0.7]]], labels=[0, 1])
+    >>> best = ThresholdSearch(outputs, [10, 30]).within(macs=20)
+    >>> best.accuracy, best.mean_macs, best.thresholds
+    (1.0, 20.0, (0.75, 0.0))
+    """
+
+    def __init__(self, outputs, exit_macs, starts=()):
+        self._macs = check_exit_macs(exit_macs, outputs.num_exits)
+        self._num = len(outputs.labels)
+        self._right = outputs.is_right.astype("float64")
+        # Per exit but the last: the distinct confidences, and the rank of each picture's among
+        # them. Cut `j` lets the pictures of rank `j` and above leave.
+        self._values, self._ranks = [], []
+        for confidences in outputs.confidences[:-1]:
+            values, ranks = np.unique(confidences, return_inverse=True)
+            self._values.append(values)
+            self._ranks.append(ranks.astype("int32"))
+        cuts = [self._all_at(number) for number in range(outputs.num_exits)]
+        cuts += [[int(np.searchsorted(values, np.float32(t))) for values, t
+                  in zip(self._values, thresholds)] for thresholds in starts]
+        if outputs.num_exits > 1:
+            cuts += self._priced()
+        self._candidates = [(cut, *self._measure(cut)) for cut in cuts]
+
+    def within(self, macs):
+        """Return the most accurate thresholds found whose mean cost is within a budget.
+
+        Args:
+            macs: number, the mean multiply-adds of a picture.
+
+        Returns:
+            `ChosenThresholds`. Where even the first exit costs more, all pictures leave there and
+            `budget_met` is False.
+        """
+        if not macs > 0:
+            raise ValueError(f"`macs` is a number of multiply-adds above 0. Received: {macs!r}.")
+        feasible = [c for c in self._candidates if c[2] <= macs]
+        if not feasible:
+            return self._choice(self._all_at(0), macs)
+        cuts, *_ = max(feasible, key=lambda c: (c[1], -c[2]))
+        cuts = self._refine(cuts, lambda right, cost: np.where(
+            cost <= macs, right - 1e-3 * cost / self._macs[-1], -np.inf))
+        self._candidates.append((cuts, *self._measure(cuts)))  # larger budgets begin here
+        return self._choice(cuts, macs)
+
+    def reaching(self, accuracy):
+        """Return the cheapest thresholds found whose accuracy is at least a given one.
+
+        Args:
+            accuracy: float, share of right answers.
+
+        Raises:
+            ValueError: If no thresholds that were found are as accurate.
+        """
+        wanted = np.ceil(accuracy * self._num - 1e-9)  # right answers
+        enough = [c for c in self._candidates if c[1] >= wanted]
+        if not enough:
+            best = max(c[1] for c in self._candidates) / self._num
+            raise ValueError(
+                f"An accuracy of {accuracy:.2%} is not reached on these {self._num} pictures; the "
+                f"best found is {best:.2%}. Ask for less, or train further."
+            )
+        cuts, *_ = min(enough, key=lambda c: (c[2], -c[1]))
+        return self._choice(self._refine(cuts, lambda right, cost: np.where(
+            right >= wanted, -cost + 1e-6 * right, -np.inf)))
+
+    def _all_at(self, exit):
+        """Return the cuts with which all pictures leave at one exit, counted from 0."""
+        return [0 if number == exit else len(values) for number, values in enumerate(self._values)]
+
+    def _priced(self):
+        """Return cuts that maximise accuracy less the price of the work, for many prices."""
+        bins, edges = zip(*[_bins(ranks, len(values), _NUM_BINS)
+                            for ranks, values in zip(self._ranks, self._values)])
+        span = (self._macs[-1] - self._macs[0]) or 1.0
+        prices = np.append(0.0, np.geomspace(1e-3, 2, _NUM_PRICES - 1)) / span
+        # The gain of leaving at an exit, (prices, pictures).
+        gains = [(right - prices[:, None] * macs).astype("float32")
+                 for right, macs in zip(self._right, self._macs)]
+        cuts = np.array([[np.searchsorted(edge, np.searchsorted(values, np.float32(threshold)))
+                          for edge, values in zip(edges, self._values)]
+                         for threshold in np.linspace(1, 0.2, _NUM_PRICES)])
+        for _ in range(_MAX_SWEEPS):
+            before = cuts.copy()
+            reached = [np.ones((len(prices), self._num), bool)]
+            for number, own in enumerate(bins[:-1]):
+                reached.append(reached[-1] & (own < cuts[:, number, None]))
+            value = gains[-1]  # of a picture that is still there, with the cuts of later exits
+            for number in reversed(range(len(bins))):
+                own = bins[number]
+                gain = np.where(reached[number], gains[number] - value, 0.0)
+                num_bins = len(edges[number]) - 1
+                rows = np.arange(len(prices))[:, None] * num_bins
+                sums = np.bincount((rows + own).ravel(), gain.ravel(), len(prices) * num_bins)
+                # From the surest bin down; in front, the choice that nobody leaves.
+                total = np.cumsum(sums.reshape(len(prices), num_bins)[:, ::-1], axis=1)
+                total = np.concatenate([np.zeros((len(prices), 1)), total], axis=1)
+                cuts[:, number] = num_bins - total.argmax(axis=1)
+                value = np.where(own >= cuts[:, number, None], gains[number], value)
+            if np.array_equal(before, cuts):
+                break
+        unique = np.unique(cuts, axis=0)
+        return [[int(edge[cut]) for edge, cut in zip(edges, row)] for row in unique]
+
+    def _refine(self, cuts, score):
+        """Move one cut at a time to where `score(right, mean cost)` is highest, until none moves.
+
+        `right` are numbers of right answers; both are arrays with an element per candidate.
+        """
+        cuts = list(cuts)
+        best = float(score(*map(np.array, self._measure(cuts))))
+        for _ in range(_MAX_SWEEPS):
+            moved = False
+            for number in reversed(range(len(cuts))):
+                right, cost = self._all_cuts(cuts, number)
+                scores = score(right, cost)
+                cut = int(scores.argmax())
+                if scores[cut] > best + 1e-9:
+                    best, cuts[number], moved = float(scores[cut]), cut, True
+            if not moved:
+                break
+        return cuts
+
+    def _all_cuts(self, cuts, number):
+        """Return the right answers and the mean cost for every cut of one exit, others as given."""
+        exits = self._exits(cuts[:number] + [len(self._values[number])] + cuts[number + 1:])
+        stays = exits > number
+        ranks, size = self._ranks[number], len(self._values[number])
+        picture = np.arange(self._num)
+        right = self._right[exits, picture]
+        cost = self._macs[exits]
+
+        def for_every_cut(base, change):
+            sums = np.bincount(ranks[stays], change[stays], size)
+            return base.sum() + np.append(np.cumsum(sums[::-1])[::-1], 0.0)
+
+        return (np.rint(for_every_cut(right, self._right[number] - right)),
+                for_every_cut(cost, self._macs[number] - cost) / self._num)
+
+    def _exits(self, cuts):
+        """Return the exit, from 0, at which each picture leaves."""
+        exits = np.full(self._num, len(cuts), "int16")
+        for number in reversed(range(len(cuts))):
+            np.copyto(exits, number, where=self._ranks[number] >= cuts[number])
+        return exits
+
+    def _measure(self, cuts):
+        exits = self._exits(cuts)
+        right = self._right[exits, np.arange(self._num)].sum()
+        return float(right), float(self._macs[exits].sum() / self._num)
+
+    def _choice(self, cuts, budget=None):
+        exits = self._exits(cuts)
+        shares = np.bincount(exits, minlength=len(self._macs)) / self._num
+        right, cost = self._measure(cuts)
+        thresholds = [_threshold(values, cut if share else len(values))
+                      for values, cut, share in zip(self._values, cuts, shares)]
+        return ChosenThresholds((*thresholds, 0.0), right / self._num, cost,
+                                tuple(float(share) for share in shares),
+                                budget, budget is None or cost <= budget)
+
+
+def check_exit_macs(exit_macs, num_exits):
+    """Return the costs of the exits as a float64 array.
+
+    Raises:
+        ValueError: If they are not one positive number per exit, not decreasing.
+    """
+    macs = np.asarray(exit_macs, dtype="float64")
+    if macs.shape != (num_exits,):
+        raise ValueError(
+            f"`exit_macs` takes one number per exit: {num_exits}. Received: {exit_macs!r}."
+        )
+    if not np.all(macs > 0) or np.any(np.diff(macs) < 0):
+        raise ValueError(
+            "`exit_macs` are multiply-adds up to each exit: above 0, and no later exit is cheaper. "
+            f"Received: {macs.tolist()}."
+        )
+    return macs
+
+
+def _bins(ranks, num_values, most):
+    """Return the bin of every picture, and the first rank of each bin with the end after them.
+
+    Bins hold about equally many pictures; equal confidences fall into the same.
+    """
+    counts = np.cumsum(np.bincount(ranks, minlength=num_values))
+    wanted = np.linspace(0, len(ranks), most + 1)[1:-1]
+    edges = np.unique([0, *(np.searchsorted(counts, wanted) + 1).clip(max=num_values), num_values])
+    return np.searchsorted(edges, ranks, side="right") - 1, edges
+
+
+def _threshold(values, cut):
+    """Return the threshold that the values from position `cut` on reach."""
+    if cut == len(values):
+        return NEVER
+    if cut == 0:
+        return 0.0
+    below, above = values[cut - 1], values[cut]
+    middle = np.float32((float(below) + float(above)) / 2)
+    return float(middle if middle > below else above)

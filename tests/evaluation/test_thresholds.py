@@ -1,0 +1,128 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from keras_adaptive.evaluation import NEVER, ExitOutputs, ThresholdSearch
+
+COSTS = [10.0, 25.0, 40.0]
+
+# Few different values, so that ties and saturated confidences are the rule.
+few_values = st.sampled_from([0.25, 0.5, 0.5000001, 0.75, 1.0])
+outputs_with_ties = st.builds(
+    lambda sure, labels: ExitOutputs(np.stack([sure, 1 - sure], axis=-1), labels),
+    hnp.arrays("float32", (3, 7), elements=few_values),
+    hnp.arrays("int64", 7, elements=st.integers(0, 1)))
+
+
+def all_results(outputs):
+    """Return right answers and mean cost of every distinct choice of thresholds."""
+    per_exit = [[*np.unique(c), NEVER] for c in outputs.confidences[:-1]]
+    results = []
+    for thresholds in itertools.product(*per_exit):
+        simulated = outputs.simulate([*thresholds, 0])
+        results.append((simulated.accuracy, simulated.mean_macs(COSTS)))
+    return results
+
+
+def test_budget_is_spent_where_it_brings_most():
+    """By hand: exit 2 mends picture 2 only; 20 multiply-adds a picture pay for one to go on."""
+    outputs = ExitOutputs([[[0.9, 0.1], [0.6, 0.4]], [[0.8, 0.2], [0.3, 0.7]]], [0, 1])
+    search = ThresholdSearch(outputs, [10, 30])
+
+    best = search.within(20)
+
+    assert (best.accuracy, best.mean_macs, best.exit_shares) == (1.0, 20.0, (0.5, 0.5))
+    assert best.thresholds == (0.75, 0.0)  # midway between 0.6 and 0.9
+    assert best.budget_met
+    assert search.within(15).mean_macs == 10
+
+
+@settings(max_examples=60, deadline=None)
+@given(outputs=outputs_with_ties, budget=st.floats(5, 45))
+def test_result_is_what_the_thresholds_give_and_keeps_to_the_budget(outputs, budget):
+    best = ThresholdSearch(outputs, COSTS).within(budget)
+
+    simulated = outputs.simulate(best.thresholds)
+
+    assert simulated.accuracy == best.accuracy
+    assert simulated.mean_macs(COSTS) == pytest.approx(best.mean_macs)
+    assert simulated.exit_shares == best.exit_shares
+    assert best.budget_met == (best.mean_macs <= budget) == (budget >= COSTS[0])
+    if not best.budget_met:
+        assert best.mean_macs == COSTS[0]  # the nearest to it
+
+
+@settings(max_examples=60, deadline=None)
+@given(outputs=outputs_with_ties, budget=st.floats(10, 45))
+def test_search_comes_close_to_the_best_of_all_thresholds(outputs, budget):
+    """With seven pictures, moving single cuts misses at most one right answer."""
+    best = ThresholdSearch(outputs, COSTS).within(budget)
+
+    optimum = max(accuracy for accuracy, cost in all_results(outputs) if cost <= budget + 1e-9)
+
+    assert optimum - 1 / 7 - 1e-9 <= best.accuracy <= optimum + 1e-9
+
+
+@settings(max_examples=40, deadline=None)
+@given(outputs=outputs_with_ties, nudge=st.sampled_from([-1e-9, 1e-9]))
+def test_thresholds_lie_between_confidences(outputs, nudge):
+    """Rounding moves no picture, unless its neighbour is the next number of float32."""
+    best = ThresholdSearch(outputs, COSTS).within(25)
+
+    for threshold, confidences in zip(best.thresholds[:-1], outputs.confidences):
+        values = np.unique(confidences)
+        if threshold in (0, NEVER):
+            continue
+        neighbours = np.diff(values) <= np.spacing(values[1:])
+        above = np.searchsorted(values, np.float32(threshold))
+        assert threshold not in values or neighbours[above - 1]
+
+
+def test_an_exit_that_does_not_pay_is_switched_off(draw_outputs):
+    """An exit as good as a coin is worth its cost for nobody."""
+    outputs = draw_outputs(2000, seed=0, num_exits=3)
+    probabilities = outputs.probabilities.copy()
+    probabilities[1] = np.roll(probabilities[1], 1, axis=-1)  # sure and wrong
+    best = ThresholdSearch(ExitOutputs(probabilities, outputs.labels), COSTS).within(30)
+
+    assert best.thresholds[1] == NEVER
+    assert best.exit_shares[1] == 0
+
+
+def test_more_budget_is_never_worse(draw_outputs):
+    search = ThresholdSearch(draw_outputs(3000, seed=1), [1, 2, 3, 4])
+
+    accuracies = [search.within(budget).accuracy for budget in np.linspace(1, 4, 30)]
+
+    assert accuracies == sorted(accuracies)
+
+
+def test_an_accuracy_is_reached_at_less_than_the_full_cost(draw_outputs):
+    outputs = draw_outputs(3000, seed=2)
+    search = ThresholdSearch(outputs, [1, 2, 3, 4])
+
+    chosen = search.reaching(outputs.accuracies()[2])
+
+    assert chosen.accuracy >= outputs.accuracies()[2]
+    assert chosen.mean_macs < 3
+
+
+def test_an_accuracy_out_of_reach_is_told_with_the_best(draw_outputs):
+    with pytest.raises(ValueError, match="99.99% is not reached .* best found is 9"):
+        ThresholdSearch(draw_outputs(1000, seed=3), [1, 2, 3, 4]).reaching(0.9999)
+
+
+@pytest.mark.parametrize("costs", [[1, 2, 3], [4, 3, 2, 1], [0, 1, 2, 3]])
+def test_costs_that_fit_no_network_are_refused(draw_outputs, costs):
+    with pytest.raises(ValueError, match="`exit_macs`"):
+        ThresholdSearch(draw_outputs(10, seed=0), costs)
+
+
+def test_a_network_of_one_exit_has_nothing_to_choose():
+    best = ThresholdSearch(ExitOutputs([[[0.9, 0.1]]], [0]), [5]).within(9)
+
+    assert (best.thresholds, best.accuracy, best.mean_macs) == ((0.0,), 1.0, 5.0)
