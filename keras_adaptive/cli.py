@@ -71,8 +71,8 @@ def _demo(arguments):
 
 
 def _predict(arguments):
-    from keras_adaptive.inference.files import find_files
     from keras_adaptive.inference.predictor import EarlyExitPredictor
+    from keras_adaptive.picture_files import find_files
 
     files = []
     for name in arguments.files:
@@ -90,13 +90,14 @@ def _predict(arguments):
 
 def _evaluate(arguments):
     from keras_adaptive import zoo
+    from keras_adaptive.curves import plot_accuracy
     from keras_adaptive.evaluation.operating_points import evaluate, spread, write_points
-    from keras_adaptive.plots import plot_accuracy, save_figure
+    from keras_adaptive.plots import save_figure
     from keras_adaptive.training.datasets import check_labels, load_data
 
     model = zoo.load(arguments.model or zoo.DEFAULT_MODEL, pretrained=True)
     with contextlib.redirect_stdout(sys.stderr):  # Keras reports downloads and progress there
-        test = spread(load_data(arguments.data).test, arguments.num_pictures)
+        test = spread(load_data(arguments.data, model.input_shape[1]).test, arguments.num_pictures)
         check_labels(test, model.output_shape)
         points = evaluate(model, test, arguments.threshold, arguments.batch_size, verbose=1)
     _print(_points_table(points, model.name, len(test)))
@@ -107,6 +108,25 @@ def _evaluate(arguments):
         save_figure(plot_accuracy(points, f"{model.name}, {len(test)} test pictures"),
                     arguments.plot)
         _say(f"Figure: {os.path.abspath(arguments.plot)}")
+
+
+def _plot(arguments):
+    from keras_adaptive import zoo
+    from keras_adaptive.report import measure, write_plots
+
+    with contextlib.redirect_stdout(sys.stderr):
+        measured = measure(arguments.model or zoo.DEFAULT_MODEL, arguments.data,
+                           arguments.num_pictures, arguments.batch_size, verbose=1)
+    write_plots(measured, arguments.output)
+    print(f"Figures and budgeted.csv: {os.path.abspath(arguments.output)}")
+
+
+def _card(arguments):
+    from keras_adaptive.report import complete_entry, measure
+
+    with contextlib.redirect_stdout(sys.stderr):
+        measured = measure(arguments.name, arguments.data, None, arguments.batch_size, verbose=1)
+    print(f"Card: {os.path.abspath(complete_entry(measured))}")
 
 
 def _list(arguments):
@@ -127,7 +147,8 @@ def _train(arguments):
         recipe = dataclasses.replace(recipe, training=training)
     folder = arguments.folder or os.path.join("runs", recipe.name)
     with contextlib.redirect_stdout(sys.stderr):  # the progress of `fit`
-        train(recipe, load_data(arguments.data or recipe.data["name"]), folder, verbose=1)
+        data = load_data(arguments.data or recipe.data["name"], recipe.image_size)
+        train(recipe, data, folder, verbose=1)
     print(f"Weights, log and state: {os.path.abspath(folder)}")
 
 
@@ -236,6 +257,35 @@ def _make_parser():
     evaluate.add_argument("--plot", metavar="PNG", default=None,
                           help="also draw accuracy against multiply-adds")
 
+    plot = _add_command(
+        commands, "plot", _plot,
+        "Draw what a trained network does with a data set: accuracy against multiply-adds beside "
+        "the papers' points, where pictures leave, easy and hard pictures.",
+        """
+  keras-adaptive plot
+  keras-adaptive plot --data cifar10.npz --num-pictures 1000 --output figures""")
+    _add_model(plot)
+    _add_data(plot, "cifar10", "cifar10")
+    plot.add_argument("--num-pictures", metavar="N", type=_positive, default=None,
+                      help="use N pictures each, evenly spread over the validation part, which "
+                           "chooses thresholds, and the test part, which is shown [default: all]")
+    _add_batch_size(plot, 256)
+    plot.add_argument("--output", metavar="DIR", default="plots",
+                      help="folder for accuracy.png, exits.png, gallery.png and budgeted.csv "
+                           "[default: %(default)s]")
+
+    card = _add_command(
+        commands, "card", _card,
+        "Measure a network of the zoo and write into its folder what is made from that: "
+        "results/evaluation.csv, results/budgeted.csv, thresholds.json, figures and card.md.",
+        """
+  keras-adaptive card ranet_cifar10 --data cifar10
+  keras-adaptive card ranet_cifar10 --data cifar10.npz --batch-size 128""")
+    card.add_argument("name", metavar="NAME", help="a network with weights, as "
+                                                   "`keras-adaptive list` shows it")
+    _add_data(card, None, None)
+    _add_batch_size(card, 256)
+
     _add_command(commands, "list", _list, "Show the models and the training recipes by name.",
                  """
   keras-adaptive list""")
@@ -277,10 +327,11 @@ def _add_threshold(command):
 
 
 def _add_data(command, default, shown):
-    command.add_argument("--data", metavar="DATA", default=default,
-                         help="cifar10 or cifar100 (downloaded by Keras), or an .npz file with "
-                              "x_train, y_train, x_val, y_val, x_test, y_test, class_names "
-                              f"[default: {shown}]")
+    command.add_argument("--data", metavar="DATA", default=default, required=shown is None,
+                         help="cifar10 or cifar100 (downloaded by Keras); an .npz file with "
+                              "x_train, y_train, x_val, y_val, x_test, y_test, class_names; or a "
+                              "folder with train/CLASS/, test/CLASS/ and perhaps val/CLASS/"
+                              + (f" [default: {shown}]" if shown else ""))
 
 
 def _add_batch_size(command, default):

@@ -1,13 +1,14 @@
-"""Figures: who left at which exit, and accuracy against cost. They need matplotlib."""
+"""Figures of pictures: who left at which exit, easy and hard ones. They need matplotlib."""
 
 import pathlib
 
 import numpy as np
+from PIL import Image
 
 from keras_adaptive.files import write_whole
 
 _RIGHT, _WRONG, _PLAIN = "#2a7f3f", "#c0392b", "#555555"
-_LINE, _DOTS, _BAR = "#1f5fa8", "#d9822b", "#e3e3e3"
+_LINE, _BAR = "#1f5fa8", "#e3e3e3"
 
 # Sizes of the grid of pictures, in inches.
 _PICTURE, _GAP, _CAPTION, _MARGIN, _NAMES, _TITLE = 1.15, 0.2, 0.48, 0.2, 1.75, 0.62
@@ -39,7 +40,7 @@ def plot_pictures(pictures, prediction, true_labels=None, title=None, max_column
     columns = max(len(positions) for _, positions in rows)
     width = 2 * _MARGIN + _NAMES + max(columns, _MIN_COLUMNS) * (_PICTURE + _GAP)
     height = _TITLE + len(rows) * (_PICTURE + _CAPTION) + _MARGIN
-    figure = _new_figure(width, height)
+    figure = new_figure(width, height)
     figure.text(_MARGIN / width, 1 - 0.3 / height, title or _title(prediction), fontsize=13,
                 weight="bold", va="center")
     for row, (is_first, positions) in enumerate(rows):
@@ -109,73 +110,103 @@ def _percent(share):
     return ">99.9%" if share > 0.999 else f"{share:.1%}"
 
 
-def plot_accuracy(points, title=None):
-    """Plot accuracy against mean multiply-adds.
+def plot_gallery(pictures, outputs, thresholds, class_names=None, *, columns=5, max_classes=10):
+    """Show easy pictures beside hard ones, a row per class.
 
-    Dots are exits where all pictures stop; the line is what confidence thresholds give.
+    Easy ones left at the first exit and were right; the surest are shown. Hard ones went on to the
+    last exit and were right there only; of them too those where that exit is surest.
 
     Args:
-        points: list of `OperatingPoint`, with at least one exit.
-        title: string or None.
+        pictures: sequence of uint8 arrays `(height, width, 3)`, in the order of `outputs`.
+        outputs: `ExitOutputs` of the pictures, of two exits or more.
+        thresholds: float, or sequence with one float per exit, by which pictures leave.
+        class_names: sequence of strings, or `None` for numbers.
+        columns: int. Most easy and most hard pictures of a class.
+        max_classes: int. Most rows; classes evenly spread over all where there are more.
 
     Returns:
-        `matplotlib.figure.Figure`.
+        `matplotlib.figure.Figure`. Places stay empty where a class has too few pictures.
+
+    Raises:
+        ValueError: If there are not as many pictures as answers, or there is a single exit.
+
+    Reference:
+        Figure 7 of [Yang et al., 2020](https://arxiv.org/abs/2003.07326), which shows pictures of
+        ImageNet this way.
     """
-    exits = [point for point in points if point.exit is not None]
-    adaptive = sorted((p for p in points if p.threshold is not None), key=lambda p: p.mean_macs)
-    figure = _new_figure(7.2, 4.6)
-    axes = figure.add_axes((0.11, 0.13, 0.85, 0.77))
-    axes.plot([p.mean_macs / 1e6 for p in exits], [100 * p.accuracy for p in exits], "o--",
-              color=_DOTS, markersize=7, linewidth=1, label="all pictures stop at the same exit")
-    for point in exits:
-        _annotate(axes, point, f"exit {point.exit}", (4, -13), "left", _DOTS)
-    if adaptive:
-        axes.plot([p.mean_macs / 1e6 for p in adaptive], [100 * p.accuracy for p in adaptive],
-                  "s-", color=_LINE, markersize=5,
-                  label="each stops when it is sure (confidence threshold)")
-        for point in _with_room(adaptive, points):
-            _annotate(axes, point, f"{point.threshold:g}", (-6, 3), "right", _LINE)
-    axes.set_xlabel("mean multiply-adds per picture (millions)")
-    axes.set_ylabel("accuracy (%)")
-    axes.set_title(title or "")
-    axes.margins(x=0.09, y=0.13)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    if len(pictures) != len(outputs.labels) or outputs.num_exits < 2:
+        raise ValueError(
+            "`plot_gallery` takes one picture per answer, of two exits or more. Received "
+            f"{len(pictures)} pictures, {len(outputs.labels)} answers, {outputs.num_exits} exits."
+        )
+    num_classes = outputs.probabilities.shape[2]
+    rows = np.unique(np.linspace(0, num_classes - 1, min(num_classes, max_classes)).astype(int))
+    # Sizes in inches, such that pictures of 32 pixels take whole pixels at 100 dots an inch.
+    side, gap, names, middle, top = 0.64, 0.06, 1.2, 0.4, 0.72
+    part = columns * (side + gap)
+    width, height = names + 2 * part + middle + _MARGIN, top + len(rows) * (side + gap) + _MARGIN
+    figure = new_figure(width, height)
+    # The third element says with which exit's confidence the pictures are sorted.
+    kinds = [("easy", "left at the first exit, and right", 0),
+             ("hard", f"went on to exit {outputs.num_exits}, and right only there", -1)]
+    members = _easy_and_hard(outputs, thresholds)
+    for (title, remark, exit), left, is_member in zip(kinds, (names, names + part + middle),
+                                                      members):
+        figure.text(left / width, 1 - 0.3 / height, title, fontsize=13, weight="bold", va="center")
+        figure.text(left / width, 1 - 0.52 / height, remark, fontsize=9.5, color=_PLAIN,
+                    va="center")
+        for row, class_id in enumerate(rows):
+            chosen = np.flatnonzero(is_member & (outputs.labels == class_id))
+            chosen = chosen[np.argsort(-outputs.confidences[exit, chosen], kind="stable")]
+            for column, position in enumerate(chosen[:columns]):
+                x, y = left + column * (side + gap), top + row * (side + gap)
+                axes = figure.add_axes((x / width, 1 - (y + side) / height,
+                                        side / width, side / height))
+                axes.imshow(pictures[position], interpolation="nearest")
+                axes.axis("off")
+    for row, class_id in enumerate(rows):
+        y = top + row * (side + gap) + side / 2
+        figure.text((names - 0.12) / width, 1 - y / height,
+                    f"class {class_id}" if class_names is None else class_names[class_id],
+                    fontsize=10, ha="right", va="center")
     return figure
 
 
-def _annotate(axes, point, text, offset, ha, color):
-    axes.annotate(text, (point.mean_macs / 1e6, 100 * point.accuracy), offset, ha=ha,
-                  textcoords="offset points", fontsize=8.5, color=color)
+def _easy_and_hard(outputs, thresholds):
+    """Return which pictures the first exit settles, and which only the last one gets right."""
+    exits, right = outputs.simulate(thresholds).exits, outputs.is_right
+    return ((exits == 1) & right[0],
+            (exits == outputs.num_exits) & right[-1] & ~right[:-1].any(axis=0))
 
 
-def _with_room(points, all_points):
-    """Return the points whose labels do not run into that of the one before."""
-    width = np.ptp([point.mean_macs for point in all_points]) or 1
-    height = np.ptp([point.accuracy for point in all_points]) or 1
-    chosen = []
-    for point in points:
-        if (not chosen or point.mean_macs - chosen[-1].mean_macs > 0.04 * width
-                or abs(point.accuracy - chosen[-1].accuracy) > 0.06 * height):
-            chosen.append(point)
-    return chosen
-
-
-def save_figure(figure, path, dpi=120):
+def save_figure(figure, path, dpi=120, num_colors=None):
     """Write a figure as PNG, or in the format that the ending of `path` names.
 
     Args:
         figure: `matplotlib.figure.Figure`.
         path: path of the file. Its folder is made if missing.
         dpi: int. Dots per inch.
+        num_colors: int up to 256, or `None` for all. Fewer make a figure of many photographs small.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda partial: figure.savefig(partial, dpi=dpi, facecolor="white"))
+
+    def fill(partial):
+        figure.savefig(partial, dpi=dpi, facecolor="white")
+        if num_colors is not None:
+            with Image.open(partial) as image:
+                fewer = image.convert("RGB").quantize(num_colors)
+            fewer.save(partial)
+
+    write_whole(path, fill)
 
 
-def _new_figure(width, height):
+def new_figure(width, height):
+    """Return an empty `matplotlib.figure.Figure`, its size in inches.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:

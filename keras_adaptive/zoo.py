@@ -9,7 +9,7 @@ import dataclasses
 import pathlib
 import re
 
-from keras_adaptive import content, entries, models, recipes
+from keras_adaptive import calibrated, content, entries, models, recipes
 from keras_adaptive.names import did_you_mean
 
 DEFAULT_MODEL = "ranet_cifar10"
@@ -88,7 +88,8 @@ def list_models():
     ]
     infos += [ModelInfo(name, _default(name)) for name in VARIANTS if name not in shipped]
     defaults = {_default(name) for name in VARIANTS}
-    infos += [ModelInfo(name, name) for name in models.PUBLISHED if name not in defaults]
+    infos += [ModelInfo(name, name) for name in models.PUBLISHED
+              if name not in defaults and name not in shipped]
     return infos
 
 
@@ -117,26 +118,85 @@ def load(name, /, pretrained=False, **arguments):
     >>> load("ranet_c1_lg_cifar10", num_classes=5).num_exits
     6
     """
-    shipped = _entries()
-    if pretrained and name in models.PUBLISHED:  # the zoo may have it under its own name
-        name = next((zoo_name for zoo_name in VARIANTS
-                     if zoo_name in shipped and _default(zoo_name) == name), name)
-    if name not in shipped and name not in VARIANTS and name not in models.PUBLISHED:
-        known = [*shipped, *VARIANTS, *models.PUBLISHED]
-        raise ValueError(
-            f"Unknown model {name!r}.{did_you_mean(name, known)} "
-            "`zoo.list_models()` and `keras-adaptive list` show all."
-        )
-    if name in shipped:
-        entry = shipped[name]
-        return entry.load(arguments) if pretrained else entry.build(arguments)
-    configuration = _default(name) if name in VARIANTS else name
     if pretrained:
-        raise NoWeightsError(_no_weights(name, configuration, shipped))
+        return find_entry(name).load(arguments)
+    shipped = _entries()
+    _check_known(name, shipped)
+    if name in shipped:
+        return shipped[name].build(arguments)
+    configuration = _default(name) if name in VARIANTS else name
     data = configuration.rsplit("_", 1)[1]
     model = models.build(configuration, **{"name": name, "normalization": data, **arguments})
     model.input_rule = entries.input_rule(model)
     return model
+
+
+def find_entry(name):
+    """Return what the zoo keeps of a trained network, by any name that `load` takes.
+
+    Args:
+        name: string.
+
+    Returns:
+        `keras_adaptive.entries.Entry`.
+
+    Raises:
+        ValueError: If the name is unknown. `NoWeightsError`, if there are no weights.
+    """
+    shipped = _entries()
+    if name in models.PUBLISHED:  # the zoo may have it under its own name
+        name = next((zoo_name for zoo_name in VARIANTS
+                     if zoo_name in shipped and _default(zoo_name) == name), name)
+    _check_known(name, shipped)
+    if name not in shipped:
+        configuration = _default(name) if name in VARIANTS else name
+        raise NoWeightsError(_no_weights(name, configuration, shipped))
+    return shipped[name]
+
+
+def thresholds(name, /, *, macs=None, accuracy=None, max_loss=None):
+    """Return calibrated thresholds of a trained network, for `EarlyExitPredictor`.
+
+    They were chosen on the validation part that `thresholds.json` names; cost and accuracy are
+    meant on average over pictures like those. Exactly one of the three says what is wanted.
+
+    Args:
+        name: string, of a network with weights.
+        macs: number. The most accurate stored thresholds whose mean multiply-adds of a picture are
+            within it.
+        accuracy: float. The cheapest stored thresholds that are as accurate as this share.
+        max_loss: float. The stored threshold that loses at most this share of accuracy against the
+            last exit; see `keras_adaptive.evaluation.choose_safe_threshold`.
+
+    Returns:
+        Tuple of floats, one per exit.
+
+    Raises:
+        ValueError: If the name is unknown, not one of the three is given, nothing stored satisfies
+            it, or the thresholds were made for other weights. `NoWeightsError`, if there are no
+            weights.
+
+    Example:
+
+    >>> from keras_adaptive import EarlyExitPredictor
+    >>> chosen = thresholds("ranet_cifar10", macs=30e6)  # doctest: +SKIP
+    >>> predictor = EarlyExitPredictor("ranet_cifar10", threshold=chosen)  # doctest: +SKIP
+    """
+    entry = find_entry(name)
+    path = entry.folder / calibrated.THRESHOLDS
+    if not path.is_file():
+        raise ValueError(
+            f"{entry.name!r} has no calibrated thresholds: {path} does not exist. "
+            f"`keras-adaptive card {entry.name} --data DATA` makes it."
+        )
+    stored = calibrated.CalibratedThresholds.from_file(path)
+    if stored.num_exits != len(entry.exit_macs) or stored.weights_sha256 not in (
+            None, entry.weights["sha256"]):
+        raise ValueError(
+            f"{path} was made for other weights than {entry.name!r} has. "
+            f"`keras-adaptive card {entry.name} --data DATA` makes it anew."
+        )
+    return stored.choose(macs, accuracy, max_loss).thresholds
 
 
 def save_entry(model, name, folder=None, *, recipe, figures=None, dtype="float32",
@@ -173,6 +233,15 @@ def save_entry(model, name, folder=None, *, recipe, figures=None, dtype="float32
     return folder
 
 
+def _check_known(name, shipped):
+    if name not in shipped and name not in VARIANTS and name not in models.PUBLISHED:
+        known = [*shipped, *VARIANTS, *models.PUBLISHED]
+        raise ValueError(
+            f"Unknown model {name!r}.{did_you_mean(name, known)} "
+            "`zoo.list_models()` and `keras-adaptive list` show all."
+        )
+
+
 def _default(name):
     return next(iter(VARIANTS[name].values()))
 
@@ -188,12 +257,15 @@ def _no_weights(name, configuration, shipped):
     matching = [recipe for recipe in map(recipes.load, recipes.list_recipes())
                 if recipe.model["configuration"] == configuration]
     if matching:
-        command = matching[0].about.command or f"keras-adaptive train {matching[0].name}"
-        cure = f"Train it with `{command}`."
+        # The recipe that is meant for the zoo; else the shortest training.
+        recipe = min(matching, key=lambda recipe: (recipe.about.zoo_name != name,
+                                                   recipe.training.epochs))
+        cure = f"Train it with `{recipe.about.command or f'keras-adaptive train {recipe.name}'}`."
     else:
         cure = (
-            f"To train it, copy one of the recipes {recipes.list_recipes()}, set its "
-            f"`configuration` to {configuration!r}, and run `keras-adaptive train` with the copy."
+            "To train it, copy a recipe such as 'ranet_cifar10', which `keras-adaptive list` "
+            f"shows, set its `configuration` to {configuration!r}, and run `keras-adaptive train` "
+            "with the copy."
         )
     return (
         f"No weights exist yet for {name!r}"

@@ -14,7 +14,7 @@ from keras_adaptive.models import RANet
 from keras_adaptive.training import recipe as recipe_module
 from keras_adaptive.training.datasets import CIFAR10_CLASSES
 
-COMMANDS = ("demo", "predict", "evaluate", "list", "train")
+COMMANDS = ("demo", "predict", "evaluate", "plot", "card", "list", "train")
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,7 @@ def test_every_command_explains_itself_with_examples(command, capsys):
 @pytest.mark.parametrize("wrong", [
     [], ["classify"], ["predict"], ["train"], ["predict", "a.png", "--threshold", "high"],
     ["predict", "a.png", "--batch-size", "0"], ["train", "x", "--precision", "float8"],
+    ["card"], ["card", "ranet_cifar10"], ["plot", "--num-pictures", "0"],
 ])
 def test_wrong_use_is_status_2(wrong, capsys):
     with pytest.raises(SystemExit) as end:
@@ -108,6 +109,8 @@ def test_threshold_may_differ_between_exits(untrained_zoo, capsys):
     (["predict", str(FOLDER), "--threshold", "-1"], "`threshold` must be a confidence"),
     (["train", "no_such_recipe"], "no_such_recipe"),
     (["evaluate", "--data", "no_such.npz"], "does not exist"),
+    (["plot", "--data", "no_such.npz"], "does not exist"),
+    (["card", "ranet_cifar", "--data", "no_such.npz"], "Did you mean 'ranet_cifar10'?"),
 ])
 def test_errors_are_one_message_and_status_1(untrained_zoo, arguments, message, capsys):
     """What a user did wrong is told without a traceback, and nothing counts as a result."""
@@ -141,6 +144,49 @@ def test_evaluate_prints_and_writes_exits_and_thresholds(
     assert (whole.accuracy, whole.cost_share) == (exits[3].accuracy, 1.0)
     out = capsys.readouterr().out
     assert "10 test pictures" in out and "at exit 4" in out and "at confidence 2" in out
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Calls of `measure`, whose progress goes to standard output as Keras's does."""
+    calls = []
+
+    def measure(*arguments, **options):
+        print("progress")
+        calls.append(arguments)
+        return "measured"
+
+    monkeypatch.setattr("keras_adaptive.report.measure", measure)
+    return calls
+
+
+def test_plot_measures_and_draws_into_the_folder(measured, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    drawn = []
+    monkeypatch.setattr("keras_adaptive.report.write_plots", lambda *rest: drawn.append(rest))
+
+    status = cli.main(["plot", "--data", "my.npz", "--num-pictures", "9", "--batch-size", "8",
+                       "--output", str(tmp_path)])
+
+    captured = capsys.readouterr()
+    assert status == 0
+    assert measured == [(zoo.DEFAULT_MODEL, "my.npz", 9, 8)]
+    assert drawn == [("measured", str(tmp_path))]
+    assert captured.out.split()[-1] == str(tmp_path) and "progress" not in captured.out
+
+
+def test_card_measures_all_pictures_and_completes_the_entry(
+        measured, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("keras_adaptive.report.complete_entry",
+                        lambda given: tmp_path / f"{given}.md")
+
+    status = cli.main(["card", "ranet_cifar10", "--data", "my.npz"])
+
+    captured = capsys.readouterr()
+    assert status == 0
+    assert measured == [("ranet_cifar10", "my.npz", None, 256)]
+    assert captured.out == f"Card: {tmp_path / 'measured.md'}\n"
 
 
 def test_list_names_models_and_recipes(capsys):

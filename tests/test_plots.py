@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_adaptive.evaluation.operating_points import OperatingPoint
+from keras_adaptive.evaluation import ExitOutputs
 from keras_adaptive.inference.prediction import Prediction
-from keras_adaptive.plots import plot_accuracy, plot_pictures, save_figure
+from keras_adaptive.plots import plot_gallery, plot_pictures, save_figure
 
 pytest.importorskip("matplotlib")
 
@@ -81,27 +81,45 @@ def test_number_of_pictures_must_be_that_of_the_answers(pictures, count):
         plot_pictures(pictures[:count], _prediction([1] * 5, [0.9] * 5))
 
 
-def test_accuracy_has_exits_as_dots_and_thresholds_as_a_line_by_cost():
-    points = [
-        OperatingPoint(1, None, 0.8, 1e7, 0.25, ()),
-        OperatingPoint(2, None, 0.9, 4e7, 1.0, ()),
-        OperatingPoint(None, 0.9, 0.89, 2.5e7, 0.6, ()),
-        OperatingPoint(None, 0.5, 0.85, 1.5e7, 0.4, ()),
-    ]
-
-    figure = plot_accuracy(points, "A title")
-
-    exits, thresholds = figure.axes[0].lines
-    assert exits.get_xydata().tolist() == [[10, 80], [40, 90]]
-    assert thresholds.get_xydata().tolist() == [[15, 85], [25, 89]]
-    assert _texts(figure) == ["exit 1", "exit 2", "0.5", "0.9"]
-    assert figure.axes[0].get_title() == "A title"
+def _gallery_outputs():
+    """Three exits on seven pictures of two classes; see the test for who is what."""
+    sure, doubtful, wrong = [0.95, 0.05], [0.6, 0.4], [0.4, 0.6]
+    return ExitOutputs([
+        [[0.91, 0.09], sure, wrong, wrong, doubtful, [0.03, 0.97], [0.3, 0.7]],
+        [sure, sure, wrong, sure, sure, sure, [0.3, 0.7]],
+        [sure, sure, doubtful, sure, sure, sure, [0.1, 0.9]],
+    ], [0, 0, 0, 0, 0, 0, 1])
 
 
-def test_accuracy_works_without_thresholds():
-    figure = plot_accuracy([OperatingPoint(1, None, 0.8, 1e7, 1.0, (1.0,))])
+def test_gallery_has_sure_first_exits_beside_pictures_that_needed_the_last():
+    """Easy: left at the first exit and right, the surest first. Hard: right at the last alone."""
+    shades = [np.full((8, 8, 3), 10 * k, "uint8") for k in range(7)]
 
-    assert len(figure.axes[0].lines) == 1
+    figure = plot_gallery(shades, _gallery_outputs(), 0.9, ["cat", "dog"])
+
+    shown = [axes.images[0].get_array()[0, 0, 0] for axes in figure.axes]
+    assert shown == [10, 0, 20], "surest easy one, next easy one, hard one"
+    left = [axes.get_position().x0 for axes in figure.axes]
+    assert left[0] < left[1] < left[2]
+    assert {"cat", "dog", "easy", "hard"} <= set(_texts(figure))
+
+
+def test_gallery_shows_some_of_many_classes():
+    """A row each for no more than `max_classes`, spread over all; without names their numbers."""
+    outputs = ExitOutputs(np.full((2, 3, 30), 1 / 30), [0, 1, 2])
+
+    figure = plot_gallery(np.zeros((3, 8, 8, 3), "uint8"), outputs, 0.5, max_classes=4)
+
+    names = [text for text in _texts(figure) if text.startswith("class")]
+    assert names == ["class 0", "class 9", "class 19", "class 29"]
+
+
+@pytest.mark.parametrize("count, exits", [(2, 2), (3, 1)])
+def test_gallery_needs_a_picture_per_answer_and_two_exits(count, exits):
+    outputs = ExitOutputs(np.full((exits, 3, 2), 0.5), [0, 1, 0])
+
+    with pytest.raises(ValueError, match=f"{count} pictures, 3 answers, {exits} exits"):
+        plot_gallery(np.zeros((count, 8, 8, 3), "uint8"), outputs, 0.5)
 
 
 def test_figure_is_written_whole_and_into_a_new_folder(tmp_path, pictures):
@@ -111,3 +129,14 @@ def test_figure_is_written_whole_and_into_a_new_folder(tmp_path, pictures):
 
     assert Image.open(path).format == "PNG"
     assert [file.name for file in path.parent.iterdir()] == ["figure.png"]
+
+
+def test_fewer_colours_make_a_figure_smaller(tmp_path):
+    noise = [np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype="uint8")]
+    figure = plot_pictures(noise, _prediction([1], [0.9]))
+
+    save_figure(figure, tmp_path / "all.png")
+    save_figure(figure, tmp_path / "few.png", num_colors=16)
+
+    assert (tmp_path / "few.png").stat().st_size < (tmp_path / "all.png").stat().st_size
+    assert Image.open(tmp_path / "few.png").size == Image.open(tmp_path / "all.png").size

@@ -13,9 +13,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_adaptive import content, models, recipes, zoo
+from keras_adaptive.calibrated import CalibratedThresholds
 from keras_adaptive.entries import Entry
+from keras_adaptive.evaluation import ExitOutputs
 from keras_adaptive.graph import exit_macs
-from keras_adaptive.inference.files import InputRule
+from keras_adaptive.picture_files import InputRule
 from keras_adaptive.weights import WeightsError
 
 # Two sub-networks with an exit each.
@@ -77,11 +79,16 @@ def edit(path, **changes):
     path.write_text(json.dumps({**record, **changes}), encoding="utf-8")
 
 
-def test_every_published_configuration_has_one_place_in_the_zoo():
-    """Each is the variant of exactly one zoo name, and a zoo name has a function."""
+def test_every_adaptive_configuration_has_one_place_in_the_zoo():
+    """Each is the variant of exactly one zoo name, and a zoo name has a function.
+
+    Static baselines go by their published names.
+    """
     variants = [name for table in zoo.VARIANTS.values() for name in table.values()]
 
-    assert sorted(variants) == sorted(models.PUBLISHED)
+    assert sorted(variants) == sorted(
+        name for name, (network, _) in models.PUBLISHED.items()
+        if network not in (models.ResNet, models.DenseNet))
     for name, table in zoo.VARIANTS.items():
         constructor = getattr(zoo, name)
         assert constructor.__name__ == name
@@ -166,7 +173,8 @@ def test_an_unknown_name_is_an_error_that_suggests_the_nearest(folder, saved, na
 
 @pytest.mark.parametrize("name, cure", [
     ("ranet_cifar10", "`keras-adaptive train ranet_cifar10"),
-    ("msdnet_cifar100", "copy one of the recipes .*'ranet_cifar10'.*'msdnet_lingrow_b5_cifar100'"),
+    ("msdnet_cifar100", "`keras-adaptive train msdnet_lingrow_b5_cifar100_fast`"),
+    ("msdnet_imagenet", "copy a recipe such as 'ranet_cifar10'.*'msdnet_step4_imagenet'"),
 ])
 def test_missing_weights_are_said_plainly(folder, saved, name, cure):
     """What is missing, what exists, and which command makes it."""
@@ -302,6 +310,57 @@ def test_a_malformed_entry_is_not_written(folder, trained, recipe, arguments, me
     with pytest.raises(ValueError, match=message):
         zoo.save_entry(trained, **{"name": "small", "recipe": recipe, **arguments})
     assert not list(folder.iterdir())
+
+
+def _store_thresholds(folder, exit_macs, **changes):
+    """Write thresholds of a made-up validation part beside a record."""
+    outputs = ExitOutputs([[[0.9, 0.1], [0.6, 0.4]], [[0.8, 0.2], [0.3, 0.7]]], [0, 1])
+    digest = Entry.from_file(folder / "model.json").weights["sha256"]
+    stored = CalibratedThresholds.from_outputs(outputs, exit_macs, "made up", digest)
+    dataclasses.replace(stored, **changes).write(folder / "thresholds.json")
+
+
+def test_calibrated_thresholds_are_had_by_what_is_wanted(folder, saved):
+    """As the predictor takes them: one per exit."""
+    cheap, whole = Entry.from_file(saved).exit_macs
+    _store_thresholds(saved.parent, [cheap, whole])
+
+    assert zoo.thresholds("small", macs=cheap) == (0.0, 0.0)
+    assert zoo.thresholds("small", accuracy=1.0) == (0.75, 0.0)
+    assert zoo.thresholds("small", max_loss=0.01) == (2.0, 0.0)
+
+
+def test_thresholds_that_are_not_there_are_told(folder, saved):
+    """Which file is missing, and the command that makes it."""
+    with pytest.raises(ValueError, match="thresholds.json does not exist. `keras-adaptive card "):
+        zoo.thresholds("small", macs=1e9)
+    with pytest.raises(ValueError, match="Unknown model 'smal'. Did you mean 'small'"):
+        zoo.thresholds("smal", macs=1e9)
+    with pytest.raises(zoo.NoWeightsError, match="No weights exist yet for 'msdnet_cifar10'"):
+        zoo.thresholds("msdnet_cifar10", macs=1e9)
+
+
+def test_thresholds_that_cannot_be_had_are_told(folder, saved):
+    _store_thresholds(saved.parent, Entry.from_file(saved).exit_macs)
+
+    with pytest.raises(ValueError, match="cost at most 5 multiply-adds"):
+        zoo.thresholds("small", macs=5)
+    with pytest.raises(ValueError, match="one of `macs`, `accuracy` and `max_loss`"):
+        zoo.thresholds("small")
+
+
+def test_thresholds_of_other_weights_are_refused(folder, saved):
+    """After another training the old thresholds would give other costs than they promise."""
+    _store_thresholds(saved.parent, Entry.from_file(saved).exit_macs, weights_sha256="0" * 64)
+
+    with pytest.raises(ValueError, match="made for other weights.*makes it anew"):
+        zoo.thresholds("small", macs=1e9)
+
+
+def test_an_entry_is_found_by_each_of_its_names(folder, entry):
+    shutil.copytree(entry, folder / "ranet_cifar10")
+
+    assert zoo.find_entry("ranet_c1_lg_cifar10") == zoo.find_entry("ranet_cifar10")
 
 
 def test_every_entry_of_the_package_is_whole():

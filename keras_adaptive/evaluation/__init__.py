@@ -11,6 +11,7 @@ from keras_adaptive.evaluation.calibration import (
     fit_temperatures,
     scale_temperatures,
 )
+from keras_adaptive.evaluation.ensemble import ensemble_macs, ensemble_outputs
 from keras_adaptive.evaluation.exit_outputs import ExitOutputs, SimulatedExits
 from keras_adaptive.evaluation.operating_points import OperatingPoint, evaluate_anytime
 from keras_adaptive.evaluation.risk import choose_safe_threshold
@@ -26,6 +27,8 @@ __all__ = [
     "ThresholdSearch",
     "choose_safe_threshold",
     "confidence_auroc",
+    "ensemble_macs",
+    "ensemble_outputs",
     "evaluate_anytime",
     "evaluate_budgeted",
     "evaluate_budgeted_as_papers",

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 from PIL import Image
 
-from keras_adaptive.inference.files import find_files, read_pictures
+from keras_adaptive.picture_files import find_files, read_pictures
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from keras_adaptive.inference.files import InputRule
 from keras_adaptive.inference.images import open_pictures, rebatch
+from keras_adaptive.picture_files import InputRule
 
 
 class NetworkInput:

@@ -15,6 +15,7 @@ from keras_adaptive.layers import (
     ExitHead,
     MultiScaleCell,
     TransitionBlock,
+    equilibrate,
 )
 from keras_adaptive.models.inputs import normalize
 from keras_adaptive.models.multi_exit import ConfiguredModel
@@ -42,7 +43,9 @@ class MSDNet(ConfiguredModel):
         pruning: `"max"`, drop a scale after every equal share of the layers, or `"min"`, drop them
             in the last layers.
         reduction: float. Width factor of the transitions; 0 leaves them out.
-        stem, head, head_filters, pooling, num_classes, input_shape, normalization: as in `RANet`.
+        stem, head, head_filters, pooling, num_classes, input_shape, normalization,
+            gradient_equilibrium: as in `RANet`. Of the features, it is the coarsest that are
+            balanced.
         class_names, input_rule, exit_macs: records, see `MultiExitModel`.
         name: string.
 
@@ -62,8 +65,9 @@ class MSDNet(ConfiguredModel):
                  bottleneck_factors=None, use_bottleneck=True, blocks=6, layers_in_first_block=4,
                  layers_per_block=2, layer_growth="even", pruning="max", reduction=0.5,
                  stem="cifar", head="cifar", head_filters=None, pooling="reference",
-                 num_classes=10, input_shape=(32, 32, 3), normalization=None, class_names=None,
-                 input_rule=None, exit_macs=None, name="msdnet"):
+                 num_classes=10, input_shape=(32, 32, 3), normalization=None,
+                 gradient_equilibrium=False, class_names=None, input_rule=None, exit_macs=None,
+                 name="msdnet"):
         bottleneck_factors = bottleneck_factors or growth_factors
         check_choices(layer_growth=(layer_growth, ("even", "linear")),
                       pruning=(pruning, ("max", "min")), stem=(stem, ("cifar", "imagenet")),
@@ -100,8 +104,12 @@ class MSDNet(ConfiguredModel):
                             features, growth_factors[-scales_out:], scales)
                     ]
                     run += [f"transition{number}_scale{scale}" for scale in scales]
+            head_input = features[-1]
+            if gradient_equilibrium:
+                head_input, onward = equilibrate(head_input, block, blocks)
+                features = [*features[:-1], onward]
             exits.append(ExitHead(num_classes, head_width(head, head_filters), pooling,
-                                  name=f"exit{block}")(features[-1]))
+                                  name=f"exit{block}")(head_input))
             run.append(f"exit{block}")
             run_by_exit.append(list(run))
 
@@ -128,6 +136,7 @@ class MSDNet(ConfiguredModel):
             "num_classes": num_classes,
             "input_shape": list(input_shape),
             "normalization": normalization,
+            "gradient_equilibrium": gradient_equilibrium,
         }
 
 

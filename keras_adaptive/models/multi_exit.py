@@ -35,6 +35,7 @@ class MultiExitModel(keras.Model):
         self.input_rule = None if input_rule is None else dict(input_rule)
         self.exit_macs = None if exit_macs is None else [int(macs) for macs in exit_macs]
         self._compile_arguments = None
+        self._distillation = None
 
     @property
     def num_exits(self):
@@ -42,7 +43,7 @@ class MultiExitModel(keras.Model):
         return len(self.outputs)
 
     def compile(self, optimizer="sgd", loss=None, exit_weights=None, metrics=("accuracy",),
-                **kwargs):
+                distillation=None, **kwargs):
         """Configure training with one label for all exits.
 
         Args:
@@ -53,6 +54,8 @@ class MultiExitModel(keras.Model):
             exit_weights: sequence of `num_exits` floats or `None`. Weights in the sum of the
                 exits' losses; `None` weighs each by 1, as the papers do.
             metrics: sequence of strings or `keras.metrics.Metric`. Each exit gets its own copy.
+            distillation: `keras_adaptive.training.losses.LastExitDistillation` or `None`. Sample
+                weights do not weigh its part of the loss.
             **kwargs: as in `keras.Model.compile`. `jit_compile` is on for JAX only by default.
 
         Raises:
@@ -78,18 +81,24 @@ class MultiExitModel(keras.Model):
         metrics = _flat_list("metrics", metrics)
         weighted_metrics = _flat_list("weighted_metrics", kwargs.pop("weighted_metrics", None))
         exit_weights = None if exit_weights is None else [float(w) for w in exit_weights]
+        loss_weights = exit_weights
+        if distillation is not None:
+            loss_weights = [own * other for own, other in zip(
+                exit_weights or [1.0] * self.num_exits, distillation.exit_weights(self.num_exits))]
+        self._distillation = distillation
         self._compile_arguments = _Untracked({
             "optimizer": optimizer,
             "loss": loss,
             "exit_weights": exit_weights,
             "metrics": metrics,
+            "distillation": distillation,
             "weighted_metrics": weighted_metrics,
             **kwargs,
         })
         super().compile(
             optimizer=optimizer,
             loss=[_loss_on_logits(loss) for _ in self.outputs],
-            loss_weights=exit_weights,
+            loss_weights=loss_weights,
             metrics=self._copies(metrics),
             weighted_metrics=self._copies(weighted_metrics),
             **kwargs,
@@ -107,9 +116,12 @@ class MultiExitModel(keras.Model):
         return [value] * self.num_exits
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return super().compute_loss(
+        loss = super().compute_loss(
             x=x, y=self._for_each_exit(y), y_pred=y_pred,
             sample_weight=self._for_each_exit(sample_weight), training=training)
+        if self._distillation is None or self.num_exits == 1:
+            return loss
+        return loss + self._distillation(y_pred)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return super().compute_metrics(

@@ -2,6 +2,7 @@
 
 import inspect
 
+from keras_adaptive.models.baselines import DenseNet, ResNet
 from keras_adaptive.models.msdnet import MSDNet
 from keras_adaptive.models.ranet import RANet
 from keras_adaptive.names import did_you_mean
@@ -36,6 +37,11 @@ _MSDNET_IMAGENET = {
     "msdnet_base4_step6_imagenet": (4, 6),
     "msdnet_base4_step7_imagenet": (4, 7),
 }
+# The static baselines. He et al., 2016, table 6, has these depths. Huang et al., 2017, table 2, has
+# DenseNet-BC with growth rate 12 at depth 100 only; its network of depth 40 is no BC. Ours costs
+# about as much as the adaptive networks.
+_RESNET_DEPTHS = (20, 32, 56)
+_DENSENET_BC_DEPTHS = (40, 100)
 
 
 def _published():
@@ -55,6 +61,12 @@ def _published():
             yield f"msdnet_lingrow_b{blocks}_{data}", MSDNet, {
                 "blocks": blocks, "layers_in_first_block": 1, "layers_per_block": 1,
                 "layer_growth": "linear", "num_classes": num_classes}
+        for depth in _RESNET_DEPTHS:
+            yield f"resnet{depth}_{data}", ResNet, {"depth": depth, "num_classes": num_classes}
+        for depth in _DENSENET_BC_DEPTHS:
+            yield f"densenet_bc{depth}_k12_{data}", DenseNet, {
+                "depth": depth, "growth_rate": 12, "bottleneck_factor": 4, "reduction": 0.5,
+                "num_classes": num_classes}
     for name, arguments in _RANET_IMAGENET.items():
         yield name, RANet, {"scales": (1, 2, 3, 4), "growth_factors": (4, 2, 2, 1),
                             "growth_rate": 16, **imagenet, **arguments}

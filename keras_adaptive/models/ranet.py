@@ -16,6 +16,7 @@ from keras_adaptive.layers import (
     FanInUniform,
     FusionBlock,
     TransitionBlock,
+    equilibrate,
 )
 from keras_adaptive.models.inputs import normalize
 from keras_adaptive.models.multi_exit import ConfiguredModel
@@ -103,6 +104,8 @@ class RANet(ConfiguredModel):
         input_shape: `(height, width, channels)`.
         normalization: first node of the graph: `"cifar10"`, `"cifar100"`, `"imagenet"`, a pair
             `(mean, std)`, or `None` for input that is normalised already.
+        gradient_equilibrium: bool. Whether gradients are balanced between exits, see
+            `equilibrate`. No value changes, only training.
         class_names, input_rule, exit_macs: records, see `MultiExitModel`.
         name: string.
 
@@ -122,8 +125,8 @@ class RANet(ConfiguredModel):
                  bottleneck_factors=None, blocks=2, block_step=2, layers_per_block=4,
                  layer_growth="even", compress_factor=0.25, reduction=0.5, stem="cifar",
                  head="cifar", head_filters=None, pooling="reference", num_classes=10,
-                 input_shape=(32, 32, 3), normalization=None, class_names=None, input_rule=None,
-                 exit_macs=None, name="ranet"):
+                 input_shape=(32, 32, 3), normalization=None, gradient_equilibrium=False,
+                 class_names=None, input_rule=None, exit_macs=None, name="ranet"):
         bottleneck_factors = bottleneck_factors or growth_factors
         check_choices(layer_growth=(layer_growth, ("even", "linear")),
                       stem=(stem, ("cifar", "imagenet")), head=(head, ("cifar", "imagenet")))
@@ -134,6 +137,7 @@ class RANet(ConfiguredModel):
         widths = [channels * factor for factor in growth_factors]
         base = _base_features(normalize(pictures, normalization), scales, widths, stem)
 
+        num_exits = blocks + (len(scales) - 1) * block_step
         exits = []
         features = []  # what the blocks of the previous sub-network handed on
         counts = []  # numbers of blocks of the sub-networks so far
@@ -160,8 +164,11 @@ class RANet(ConfiguredModel):
                     x = TransitionBlock(int(reduction * x.shape[-1]),
                                         name=f"subnetwork{s + 1}_transition{n}")(x)
                 if n > len(previous):
+                    head_input = x
+                    if gradient_equilibrium:
+                        head_input, x = equilibrate(x, len(exits) + 1, num_exits)
                     exits.append(ExitHead(num_classes, head_width(head, head_filters), pooling,
-                                          name=f"exit{len(exits) + 1}")(x))
+                                          name=f"exit{len(exits) + 1}")(head_input))
             counts.append(num_blocks)
 
         super().__init__(pictures, exits, class_names, input_rule, exit_macs, name=name)
@@ -184,6 +191,7 @@ class RANet(ConfiguredModel):
             "num_classes": num_classes,
             "input_shape": list(input_shape),
             "normalization": normalization,
+            "gradient_equilibrium": gradient_equilibrium,
         }
 
 

@@ -1,64 +1,15 @@
 """Labelled pictures for training and evaluation, and the pipeline that feeds `fit`."""
 
-import dataclasses
 import pathlib
 
 import keras
 import numpy as np
 
 from keras_adaptive.training.augment import crop_and_flip
+from keras_adaptive.training.folders import load_folder
+from keras_adaptive.training.splits import Data, Split
 
 VALIDATION_SIZE = 5000  # pictures of CIFAR's training part that the papers keep for thresholds
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Pictures `(n, height, width, 3)` uint8 and their labels `(n,)`."""
-
-    x: np.ndarray
-    y: np.ndarray
-
-    def __post_init__(self):
-        if len(self.x) != len(self.y):
-            raise ValueError(
-                f"A split needs one label per picture. Received {len(self.x)} pictures and "
-                f"{len(self.y)} labels."
-            )
-        if self.x.ndim != 4 or self.x.dtype != np.uint8:
-            raise ValueError(
-                "Pictures of a split have the shape (n, height, width, channels) and dtype uint8. "
-                f"Received: shape {self.x.shape}, dtype {self.x.dtype}."
-            )
-        labels = self.y.reshape(len(self.y), -1)  # Keras's data sets give (n, 1)
-        if labels.shape != (len(self.y), 1) or self.y.dtype.kind not in "iu":
-            raise ValueError(
-                "Labels of a split are whole numbers, one per picture. "
-                f"Received: shape {self.y.shape}, dtype {self.y.dtype}."
-            )
-        object.__setattr__(self, "y", labels[:, 0])
-
-    def __len__(self):
-        return len(self.y)
-
-    def head(self, count):
-        """Return the first `count` pictures and labels."""
-        return Split(self.x[:count], self.y[:count])
-
-    def resized(self, size):
-        """Return the split at another size, antialiased; itself where the size is the same.
-
-        Args:
-            size: int. Side of the square pictures wanted.
-        """
-        if self.x.shape[1:3] == (size, size):
-            return self
-        parts = [
-            keras.ops.convert_to_numpy(keras.ops.image.resize(
-                self.x[i:i + 1000].astype("float32"), (size, size), antialias=True,
-                data_format="channels_last"))
-            for i in range(0, len(self), 1000)
-        ]
-        return Split(np.clip(np.rint(np.concatenate(parts)), 0, 255).astype("uint8"), self.y)
 
 
 def check_labels(split, output_shape):
@@ -77,23 +28,15 @@ def check_labels(split, output_shape):
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """The three parts of a data set. `validation` chooses checkpoints; `test` is read once."""
-
-    train: Split
-    validation: Split
-    test: Split
-    class_names: tuple
-
-
-def load_data(source):
+def load_data(source, image_size=None):
     """Load a labelled data set.
 
     Args:
         source: path of an `.npz` with `x_train`, `y_train`, `x_val`, `y_val`, `x_test`, `y_test`
-            and `class_names`; or `"cifar10"`, `"cifar100"`, which Keras downloads, the last 5,000
-            training pictures kept for validation.
+            and `class_names`; path of a folder with `train/<class>/`, `test/<class>/` and perhaps
+            `val/<class>/`, see `load_folder`; or `"cifar10"`, `"cifar100"`, which Keras downloads,
+            the last 5,000 training pictures kept for validation.
+        image_size: int or `None`. Side that files in folders are brought to.
 
     Returns:
         `Data`.
@@ -104,10 +47,13 @@ def load_data(source):
     if source in ("cifar10", "cifar100"):
         return _from_keras(source)
     path = pathlib.Path(source)
+    if path.is_dir():
+        return load_folder(path, image_size)
     if path.suffix != ".npz" or not path.is_file():
         raise ValueError(
-            f"`data` is an existing .npz file, 'cifar10' or 'cifar100'. Received: {str(source)!r}, "
-            + ("which is no .npz file." if path.exists() else "which does not exist.")
+            "`data` is an existing .npz file, a folder, 'cifar10' or 'cifar100'. Received: "
+            f"{str(source)!r}, "
+            + ("which is neither." if path.exists() else "which does not exist.")
         )
     with np.load(path, allow_pickle=False) as arrays:
         wanted = [f"{array}_{part}" for part in ("train", "val", "test") for array in "xy"]

@@ -1,5 +1,6 @@
 """Train a recipe: phase after phase, resumable after every epoch."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -40,6 +41,7 @@ def train(recipe, data, folder, verbose="auto"):
     folder.mkdir(parents=True, exist_ok=True)
     state = _State(folder / STATE, recipe)
     done = state.epoch
+    _trim_log(folder / LOG, done)
     last_epoch = 0
     for phase in recipe.training.phases:
         last_epoch += phase.epochs
@@ -63,6 +65,15 @@ def train(recipe, data, folder, verbose="auto"):
     model.load_weights(folder / BEST)
     model.class_names = list(data.class_names)
     return model
+
+
+def _trim_log(path, epochs):
+    """Keep the lines of the epochs that the state knows: a kill may come between the two files."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:epochs + 1]
+    write_whole(path, lambda partial: pathlib.Path(partial).write_text("".join(lines),
+                                                                       encoding="utf-8"))
 
 
 class _State:
@@ -127,5 +138,13 @@ def _groups(model):
 
 
 def _fingerprint(recipe):
-    return json.dumps({"model": recipe.model, "data": recipe.data,
-                       "training": repr(recipe.training)}, sort_keys=True)
+    """Return what makes a run another run. Settings at their default are left out: a version that
+    brings a new one goes on with the states of earlier versions."""
+    training = {
+        field.name: getattr(recipe.training, field.name)
+        for field in dataclasses.fields(recipe.training)
+        if getattr(recipe.training, field.name) not in (field.default, (), {})
+    }
+    training["phases"] = [dataclasses.asdict(phase) for phase in recipe.training.phases]
+    return json.dumps({"model": recipe.model, "data": recipe.data, "training": training},
+                      sort_keys=True)

@@ -12,7 +12,7 @@ from keras_adaptive.evaluation.operating_points import (
     write_points,
 )
 from keras_adaptive.graph import exit_macs
-from keras_adaptive.training.datasets import Split
+from keras_adaptive.training.splits import Split
 
 
 @pytest.fixture

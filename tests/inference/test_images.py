@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_adaptive.inference.files import InputRule
 from keras_adaptive.inference.images import open_pictures, rebatch
+from keras_adaptive.picture_files import InputRule
 
 RULE = InputRule((8, 8), 3)
 

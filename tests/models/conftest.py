@@ -42,6 +42,29 @@ def authors_case(parity):
     return load
 
 
+@pytest.fixture(scope="session")
+def equilibrium_case(parity):
+    """A function that builds the MSDNet of the authors' gradients: with their weights, and with our
+    weights' paths by their keys."""
+    def load(**overrides):
+        folder = parity / "imta"
+        network, arguments = translate(json.loads((folder / "config.json").read_text())["args"])
+        state = read_checkpoint(folder / "checkpoint.pth")
+        state = state.get("state_dict", state)
+        model = network(**arguments, **overrides)
+        # Every weight is filled with the number of its key, and tells where it went.
+        numbers = {key: np.full(np.shape(value), number, "float32")
+                   for number, (key, value) in enumerate(state.items())}
+        transfer(numbers, model)
+        keys = list(state)
+        places = {keys[int(np.ravel(value)[0])]: weight.path
+                  for weight, value in zip(model.weights, model.get_weights())}
+        transfer(state, model)
+        return model, places
+
+    return load
+
+
 class _CheckpointReader(pickle.Unpickler):
     """Reads the zip files of `torch.save` without PyTorch, so that every backend is compared.
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_adaptive.training.datasets import Data, Split
+from keras_adaptive.training.splits import Data, Split
 
 
 @pytest.fixture

@@ -1,7 +1,12 @@
 import csv
 import dataclasses
+import signal
+import subprocess
+import sys
 
+import h5py
 import keras
+import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
@@ -78,3 +83,89 @@ def test_the_folder_of_another_recipe_is_refused(recipe, tiny_data, tmp_path):
 
     with pytest.raises(ValueError, match="state of another recipe"):
         train(other, tiny_data, tmp_path, verbose=0)
+
+
+TRAINING = """
+import os, signal, sys
+import numpy as np
+from keras_adaptive.training import Recipe, run, train
+from keras_adaptive.training.datasets import load_data
+
+class Killer(run._KeepState):
+    def on_train_batch_end(self, batch, logs=None):
+        if self.state.epoch == 1 and batch == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+recipe, data, folder, dies = sys.argv[1:]
+if dies == "dies":
+    run._KeepState = Killer
+model = train(Recipe.from_file(recipe), load_data(data), folder, verbose=2)
+np.savez(folder + "/final.npz", *model.get_weights())
+"""
+
+SMALL_RECIPE = """
+[about]
+title = "A test"
+[model]
+configuration = "ranet_c1_lg_cifar10"
+scales = [1]
+growth_factors = [1]
+channels = 4
+growth_rate = 4
+layers_per_block = 1
+layer_growth = "even"
+pooling = "global"
+head_filters = 8
+normalization = "cifar10"
+[data]
+name = "cifar10"
+[training]
+batch_size = 8
+peak_learning_rate = 0.05
+phases = [{ epochs = 3, image_size = 32 }]
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_within_an_epoch_ends_with_the_same_weights(tiny_data, tmp_path):
+    """SIGKILL arrives after three batches of the second epoch; the same command goes on, redoes
+    that epoch from its start, and ends with the weights of a run that nobody disturbed."""
+    parts = {"train": tiny_data.train, "val": tiny_data.validation, "test": tiny_data.test}
+    np.savez(tmp_path / "data.npz", class_names=list(tiny_data.class_names),
+             **{f"x_{part}": split.x for part, split in parts.items()},
+             **{f"y_{part}": split.y for part, split in parts.items()})
+    (tmp_path / "recipe.toml").write_text(SMALL_RECIPE)
+
+    def run(folder, dies="lives"):
+        return subprocess.run(
+            [sys.executable, "-c", TRAINING, str(tmp_path / "recipe.toml"),
+             str(tmp_path / "data.npz"), str(tmp_path / folder), dies],
+            capture_output=True, check=False).returncode
+
+    assert run("whole") == 0
+    assert run("killed", "dies") == -signal.SIGKILL
+    assert not (tmp_path / "killed/final.npz").exists()
+    assert run("killed") == 0
+
+    with np.load(tmp_path / "whole/final.npz") as whole, \
+            np.load(tmp_path / "killed/final.npz") as resumed:
+        assert whole.files == resumed.files
+        for name in whole.files:
+            assert_array_equal(resumed[name], whole[name])
+    logs = [(tmp_path / folder / "log.csv").read_text() for folder in ("whole", "killed")]
+    assert logs[0] == logs[1]
+
+
+def test_the_log_has_each_epoch_once(recipe, tiny_data, tmp_path):
+    """A kill between the log's line and the state leaves a line too many."""
+    folder = tmp_path / "run"
+    train(recipe, tiny_data, folder, verbose=0)
+    lines = (folder / "log.csv").read_text().splitlines(keepends=True)
+    with h5py.File(folder / "state.h5", "a") as state:
+        state.attrs["epoch"] = 2
+
+    train(recipe, tiny_data, folder, verbose=0)
+
+    assert (folder / "log.csv").read_text().splitlines(keepends=True)[:3] == lines[:3]
+    epochs = [row["epoch"] for row in csv.DictReader((folder / "log.csv").open())]
+    assert epochs == ["0", "1", "2"]

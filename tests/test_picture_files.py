@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_adaptive.inference.files import (
+from keras_adaptive.picture_files import (
     InputRule,
     UnreadablePicturesError,
     find_files,

@@ -1,0 +1,367 @@
+"""The card of a zoo entry, `card.md`, written from the entry's other files and nothing else."""
+
+import csv
+import math
+import pathlib
+
+import numpy as np
+
+from keras_adaptive.calibrated import THRESHOLDS, CalibratedThresholds
+from keras_adaptive.entries import RECORD, Entry
+from keras_adaptive.evaluation.budgeted import read_budgeted
+from keras_adaptive.evaluation.operating_points import read_points
+from keras_adaptive.evaluation.thresholds import NEVER
+from keras_adaptive.files import write_whole
+from keras_adaptive.published_results import read_published
+
+CARD = "card.md"
+EVALUATION = pathlib.Path("results", "evaluation.csv")
+BUDGETED = pathlib.Path("results", "budgeted.csv")
+TRAINING = pathlib.Path("results", "training.csv")
+ACCURACY, EXITS, GALLERY = "accuracy.png", "exits.png", "gallery.png"
+
+_MAX_ROWS = 10
+# Names of data sets on the Hugging Face Hub.
+_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100",
+        "imagenet": "ILSVRC/imagenet-1k"}
+
+
+def data_set(entry):
+    """Return the data set of an entry's configuration, such as `"cifar10"`."""
+    return entry.configuration.rsplit("_", 1)[1]
+
+
+def without_repeats(points):
+    """Return the points whose thresholds no earlier one has, a larger budget often having none."""
+    first = {}
+    for point in points:
+        first.setdefault(point.thresholds, point)
+    return list(first.values())
+
+
+def write_card(folder):
+    """Write `card.md` from `model.json`, `thresholds.json` and `results/*.csv`.
+
+    The figures `accuracy.png`, `exits.png` and `gallery.png` are shown where they are there, the
+    training log is summed up where there is one, and the zoo's published results of the same data
+    set stand beside the network's own. The same files give the same card.
+
+    Args:
+        folder: path of the entry.
+
+    Returns:
+        Path of the card.
+
+    Raises:
+        ValueError: If a file is missing or malformed, or the files are of different weights.
+    """
+    card = _Card(pathlib.Path(folder))
+    sections = [card.front_matter(), card.introduction(), card.exits(), card.budgets(),
+                card.thresholds(), card.calibration(), card.training(), card.comparison(),
+                card.gallery(), card.limits()]
+    text = "\n\n".join(section for section in sections if section) + "\n"
+    path = card.entry.folder / CARD
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    return path
+
+
+class _Card:
+    """The sections of a card, each a string; empty where there is nothing to say."""
+
+    def __init__(self, folder):
+        for name in (RECORD, THRESHOLDS, EVALUATION, BUDGETED):
+            if not (folder / name).is_file():
+                raise ValueError(
+                    f"The card needs {folder / name}, which does not exist. "
+                    f"`keras-adaptive card {folder.name} --data DATA` makes all but {RECORD}."
+                )
+        self.entry = Entry.from_file(folder / RECORD)
+        self.stored = CalibratedThresholds.from_file(folder / THRESHOLDS)
+        self.points = read_points(folder / EVALUATION)
+        self.exit_points = [point for point in self.points if point.exit is not None]
+        self.budgeted = without_repeats(read_budgeted(folder / BUDGETED))
+        self._check_same_weights()
+        self.log = _read_log(folder / TRAINING)
+        self.published = read_published(data_set(self.entry))
+
+    def _check_same_weights(self):
+        macs = self.entry.exit_macs
+        measured = [point.mean_macs for point in self.exit_points]
+        if (self.stored.weights_sha256 not in (None, self.entry.weights["sha256"])
+                or len(measured) != len(macs) or not np.allclose(measured, macs, atol=0.1)
+                or self.stored.num_exits != len(macs) or not self.budgeted
+                or any(len(point.thresholds) != len(macs) for point in self.budgeted)):
+            raise ValueError(
+                f"{RECORD}, {THRESHOLDS} and the results of {self.entry.folder} are not of the "
+                f"same weights. `keras-adaptive card {self.entry.name} --data DATA` makes them "
+                "anew."
+            )
+
+    def front_matter(self):
+        tags = ["keras", "early-exit", "adaptive-computation", self.entry.builder.lower()]
+        lines = ["---", f"license: {self.entry.license.lower()}", "library_name: keras",
+                 "pipeline_tag: image-classification", "tags:", *(f"- {tag}" for tag in tags)]
+        if data_set(self.entry) in _HUB:
+            lines += ["datasets:", f"- {_HUB[data_set(self.entry)]}"]
+        return "\n".join([*lines, "---"])
+
+    def introduction(self):
+        entry, rule = self.entry, self.entry.input_rule
+        rows = [
+            ("paper", f"<{entry.paper}>"),
+            ("configuration", f"{entry.builder}, `{entry.configuration}`"),
+            ("trainable parameters", f"{entry.num_parameters:,}"),
+            ("exits", f"{len(entry.exit_macs)}"),
+            ("weights", f"`{entry.weights['file']}`, {entry.weights['dtype']}, "
+                        f"{entry.weights['size_bytes']:,} bytes"),
+            ("licence of the weights", entry.license),
+        ]
+        if rule is not None:
+            rows.insert(4, ("input", "pictures with values 0 to 255, "
+                            f"{' x '.join(map(str, rule['size']))} pixels; others are brought to "
+                            f"that size: {rule['resize'].replace('_', ' ')}, "
+                            f"{rule['interpolation']} interpolation"))
+        if entry.class_names is not None:
+            rows.append((f"{len(entry.class_names)} classes", ", ".join(entry.class_names)))
+        return "\n\n".join([
+            "<!-- Written by `keras-adaptive card` from the files beside it. Edits are lost. -->",
+            f"# {entry.name}: {entry.title}",
+            ("An image classifier with several exits: a picture leaves at the first one that is "
+             "sure enough, so that easy pictures cost less than hard ones." if len(
+                 entry.exit_macs) > 1 else
+             "An image classifier with one exit: every picture costs the same.")
+            + " Costs are multiply-adds (M: millions) of one picture, the classifiers of all exits "
+            "on its way included.",
+            _table(("", ""), rows, "--"),
+        ])
+
+    def exits(self):
+        exits = _table(
+            ("exit", "multiply-adds", "share of the full cost", "accuracy"),
+            [(p.exit, _macs(p.mean_macs), f"{p.cost_share:.1%}", f"{p.accuracy:.2%}")
+             for p in self.exit_points])
+        parts = ["## Accuracy and cost", "On the test part, if all pictures stop at the same exit:",
+                 exits]
+        adaptive = [p for p in self.points if p.exit is None]
+        if adaptive:
+            parts += ["If each stops at the first exit whose confidence reaches one threshold:",
+                      _table(("threshold", "mean multiply-adds", "share of the full cost",
+                              "accuracy"),
+                             [(f"{p.threshold:g}", _macs(p.mean_macs), f"{p.cost_share:.1%}",
+                               f"{p.accuracy:.2%}") for p in adaptive])]
+        return "\n\n".join([*parts, *self._figure(ACCURACY, "Accuracy against multiply-adds")])
+
+    def budgets(self):
+        macs = self.entry.exit_macs
+        rows = [(_macs(p.budget), _macs(p.mean_macs), f"{p.mean_macs / macs[-1]:.1%}",
+                 f"{p.accuracy:.2%}", _shares(p.exit_shares)) for p in _some(self.budgeted)]
+        parts = [
+            "## Within a budget",
+            "Thresholds, one per exit, are chosen on the validation part so that the mean cost of "
+            "a picture stays within a budget; cost and accuracy are those of the test part.",
+            _table(("budget", "mean multiply-adds", "share of the full cost", "accuracy",
+                    "% leaving at each exit"), rows),
+        ]
+        last = max(self.budgeted, key=lambda point: point.budget)
+        if last.budget < 0.99 * macs[-1]:
+            parts.append(f"Budgets above {_macs(last.budget)} gave no other thresholds.")
+        return "\n\n".join([*parts, *self._figure(EXITS, "Share of pictures leaving at each exit")])
+
+    def thresholds(self):
+        stored, name = self.stored, self.entry.name
+        asked = [(f"macs={item.asked['macs']}", item) for item in without_repeats(stored.by_macs)]
+        asked += [(f"accuracy={item.asked['accuracy']:g}", item) for item in stored.by_accuracy]
+        asked += [(f"max_loss={item.asked['max_loss']:g}", item) for item in stored.by_max_loss]
+        rows = [(f"`{text}`", _thresholds(item.thresholds), f"{item.validation_accuracy:.2%}",
+                 _macs(item.mean_macs), "yes" if item.budget_met else "no") for text, item in asked]
+        losses = ", ".join(f"{item.asked['confidence']:g}" for item in stored.by_max_loss[:1])
+        promise = (
+            f" `max_loss` is one threshold for all exits: with probability {losses} over the draw "
+            "of the validation pictures it loses no more accuracy than that against the last exit, "
+            "on pictures of the same kind; strictly so only if those pictures chose nothing else "
+            "before, such as the epoch whose weights were kept." if losses else "")
+        return "\n\n".join([
+            "## Calibrated thresholds",
+            f"Chosen on {stored.pictures:,} pictures ({stored.data}); the figures are of those "
+            f"pictures.{promise} Confidences are the network's own, without temperature; `off`: "
+            "nobody leaves there; the last exit takes the rest.",
+            _table(("asked for", "threshold of each exit", "accuracy", "mean multiply-adds",
+                    "met"), rows),
+            "`thresholds.json` holds them in full. In use:",
+            "```python\n"
+            "from keras_adaptive import EarlyExitPredictor, zoo\n"
+            "from keras_adaptive.demo import FOLDER  # or a folder of yours\n\n"
+            f'thresholds = zoo.thresholds("{name}", macs={self._example_macs()})\n'
+            f'predictor = EarlyExitPredictor("{name}", threshold=thresholds)\n'
+            "print(predictor.predict(FOLDER).summary())\n"
+            "```",
+        ])
+
+    def _example_macs(self):
+        budgets = [item.asked["macs"] for item in self.stored.by_macs if item.budget_met]
+        middle = (budgets or self.entry.exit_macs)[len(budgets or self.entry.exit_macs) // 2]
+        return f"{math.ceil(middle / 1e5) / 10}e6"
+
+    def calibration(self):
+        measures = self.stored.calibration
+        error, auroc = measures["expected_calibration_error"], measures["auroc"]
+        rows = [(number, f"{temperature:.3f}", *(_number(value) for value in values))
+                for number, (temperature, *values) in enumerate(
+                    zip(self.stored.temperatures, error["before"], error["after"],
+                        auroc["before"], auroc["after"]), start=1)]
+        return "\n\n".join([
+            "## Are confidences honest?",
+            "The expected calibration error is the mean gap between confidence and accuracy (0 is "
+            "honest); the AUROC says how often a right answer is surer than a wrong one. `After`: "
+            "logits divided by the exit's temperature. Temperatures were fitted on the same "
+            "validation pictures, so `after` flatters; above 1, the exit was too sure.",
+            _table(("exit", "temperature", "calibration error before", "after", "AUROC before",
+                    "after"), rows),
+        ])
+
+    def training(self):
+        entry = self.entry
+        rows = [("recipe", f"`{entry.recipe}`")]
+        rows += [(key.replace("_", " "), value) for key, value in entry.figures.items()
+                 if isinstance(value, str | int | float)]
+        parts = ["## Training", _table(("", ""), rows, "--")]
+        if self.log:
+            losses, accuracy, validation = _log_columns(self.log, len(entry.exit_macs))
+            parts += [
+                f"The log, `{TRAINING.as_posix()}`, has {len(self.log)} epochs. Loss of all exits "
+                "and accuracy of the last one, at the picture size of the epoch:",
+                _table(("epoch", "training loss", "training accuracy", "validation accuracy"),
+                       [(int(row["epoch"]) + 1, f"{float(row[losses]):.3f}",
+                         f"{float(row[accuracy]):.1%}", f"{float(row[validation]):.1%}")
+                        for row in _some(self.log)])]
+        return "\n\n".join(parts)
+
+    def comparison(self):
+        if not self.published:
+            return ""
+        family = self.entry.builder
+        parts = ["## Beside the papers' figures",
+                 "Accuracy at the same cost. The papers' values lie on straight lines between the "
+                 "points of `zoo/published_results.csv`; `-`: outside of their range. Their "
+                 "multiply-adds are partly counted otherwise than ours, partly read off a figure; "
+                 "see the sources."]
+        for protocol, ours, first in (
+                ("budgeted", _some(self.budgeted), "Each picture leaves where it is sure enough:"),
+                ("anytime", self.exit_points, "All pictures stop at the same exit:")):
+            networks = [n for n in dict.fromkeys(
+                p.network for p in self.published if p.protocol == protocol)
+                if n.startswith(("RANet", "MSDNet"))]
+            # The same network first, then the other paper's.
+            networks.sort(key=lambda n: not n.startswith(family))
+            rows = [(_macs(p.mean_macs), f"{p.accuracy:.2%}",
+                     *(text for n in networks for text in _difference(p, self._line(n, protocol))))
+                    for p in ours]
+            headings = [h for n in networks for h in (f"{n} (paper)", "difference")]
+            parts += [first, _table(("multiply-adds", self.entry.name, *headings), rows),
+                      *(self._sentence(n, protocol, ours) for n in networks[:1])]
+        sources = dict.fromkeys(p.source for p in self.published
+                                if p.network.startswith(("RANet", "MSDNet")))
+        parts.append("Sources:\n\n" + "\n".join(f"- {source}" for source in sources))
+        return "\n\n".join(part for part in parts if part)
+
+    def _line(self, network, protocol):
+        points = sorted((p.mean_macs, p.accuracy) for p in self.published
+                        if (p.network, p.protocol) == (network, protocol))
+        return tuple(zip(*points))
+
+    def _sentence(self, network, protocol, ours):
+        """Return the difference in words, for the most expensive point that both reach."""
+        macs, accuracies = self._line(network, protocol)
+        both = [p for p in ours if macs[0] <= p.mean_macs <= macs[-1]]
+        if not both:
+            return f"{network} of the paper has no point at a cost of this network."
+        point = max(both, key=lambda p: p.mean_macs)
+        theirs = float(np.interp(point.mean_macs, macs, accuracies))
+        points = 100 * (point.accuracy - theirs)
+        return (f"At {_macs(point.mean_macs)} this network is right on {point.accuracy:.2%} of the "
+                f"pictures, {network} of the paper on {theirs:.2%}: **{abs(points):.2f} points "
+                f"{'more' if points >= 0 else 'less'}** than the paper.")
+
+    def gallery(self):
+        figure = self._figure(GALLERY, "Easy and hard test pictures of each class")
+        return "\n\n".join([
+            "## Easy and hard pictures",
+            "Test pictures that the first exit settles, and those that only the last one gets "
+            "right.", *figure]) if figure else ""
+
+    def limits(self):
+        entry = self.entry
+        classes = ("" if entry.class_names is None else
+                   f"- It knows {len(entry.class_names)} classes and gives one of them to every "
+                   "picture, also to those that show something else.\n")
+        return (
+            "## Limits\n\n"
+            f"{classes}"
+            f"- All figures are of `{data_set(entry)}` and of this one set of weights; on other "
+            "pictures accuracy, cost and confidences differ.\n"
+            "- A budget holds for the mean over many pictures like the validation ones, not for a "
+            f"single one: that costs up to {_macs(entry.exit_macs[-1])}.\n"
+            "- What was chosen on the validation part looks better there than elsewhere; the test "
+            "part's figures are the ones to trust.\n"
+            "- Multiply-adds are not time.")
+
+    def _figure(self, name, text):
+        return [f"![{text}]({name})"] if (self.entry.folder / name).is_file() else []
+
+
+def _read_log(path):
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _log_columns(log, num_exits):
+    """Return the names of the columns for loss, accuracy and validation accuracy."""
+    # With a single exit Keras leaves its name out.
+    last = f"exit{num_exits}_accuracy" if num_exits > 1 else "accuracy"
+    names = ("loss", last, f"val_{last}")
+    missing = [name for name in ("epoch", *names) if name not in log[0]]
+    if missing:
+        raise ValueError(f"{TRAINING.as_posix()} lacks the columns {missing}.")
+    return names
+
+
+def _difference(point, line):
+    macs, accuracies = line
+    if not macs[0] <= point.mean_macs <= macs[-1]:
+        return "-", "-"
+    theirs = float(np.interp(point.mean_macs, macs, accuracies))
+    return f"{theirs:.2%}", f"{100 * (point.accuracy - theirs):+.2f}"
+
+
+def _some(rows):
+    """Return at most `_MAX_ROWS` rows, evenly spread, the first and the last among them."""
+    if len(rows) <= _MAX_ROWS:
+        return rows
+    return [rows[i] for i in np.linspace(0, len(rows) - 1, _MAX_ROWS).astype(int)]
+
+
+def _table(headings, rows, align="-:"):
+    def cell(value):
+        # Neither a line break nor a bar may end it.
+        return " ".join(str(value).split()).replace("|", r"\|")
+
+    return "\n".join(f"| {' | '.join(map(cell, line))} |"
+                     for line in (headings, [align] * len(headings), *rows))
+
+
+def _macs(macs):
+    return f"{macs / 1e6:.2f} M"
+
+
+def _number(value):
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _shares(shares):
+    return " ".join(f"{100 * share:.0f}" for share in shares)
+
+
+def _thresholds(thresholds):
+    return " ".join([*("off" if t >= NEVER else f"{t:.3f}" for t in thresholds[:-1]), "rest"])

@@ -1,0 +1,164 @@
+"""Measure a trained network once, and write what follows from it: figures, tables, a card.
+
+The test part gives the measured figures only; thresholds come from the validation part.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from keras_adaptive import zoo
+from keras_adaptive.calibrated import THRESHOLDS, CalibratedThresholds
+from keras_adaptive.cards import (
+    ACCURACY,
+    BUDGETED,
+    EVALUATION,
+    EXITS,
+    GALLERY,
+    data_set,
+    without_repeats,
+    write_card,
+)
+from keras_adaptive.curves import plot_curves, plot_exit_histogram
+from keras_adaptive.entries import Entry
+from keras_adaptive.evaluation import ExitOutputs, evaluate_anytime, evaluate_budgeted
+from keras_adaptive.evaluation.budgeted import read_budgeted, write_budgeted
+from keras_adaptive.evaluation.operating_points import operating_points, spread, write_points
+from keras_adaptive.plots import plot_gallery, save_figure
+from keras_adaptive.published_results import read_published
+from keras_adaptive.training.datasets import check_labels, load_data
+
+THRESHOLDS_OF_EVALUATION = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # each used at all exits
+GALLERY_THRESHOLD = 0.95  # so high that hard pictures reach the last exit
+NUM_BUDGETS_OF_HISTOGRAM = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Answers of all exits of a zoo network on a data set.
+
+    Attributes:
+        entry: `Entry` of the network.
+        data_name: string. Names the data set.
+        validation, test: `ExitOutputs` of the two parts.
+        test_pictures: uint8 array `(n, height, width, 3)`, in the order of `test`.
+        budgeted: list of `BudgetedPoint`, chosen on `validation` and measured on `test`.
+    """
+
+    entry: Entry
+    data_name: str
+    validation: ExitOutputs
+    test: ExitOutputs
+    test_pictures: np.ndarray
+    budgeted: list
+
+
+def measure(name, data, num_pictures=None, batch_size=256, verbose=0):
+    """Run a network of the zoo once on the validation part and once on the test part.
+
+    Args:
+        name: string. A network with weights.
+        data: string. As `load_data` takes it.
+        num_pictures: int or `None`. Pictures evenly spread over each part, or all.
+        batch_size: int.
+        verbose: as in `keras.Model.predict`.
+
+    Returns:
+        `Measured`.
+
+    Raises:
+        ValueError: If the name is unknown, or the data set is not there or has other classes.
+    """
+    entry = zoo.find_entry(name)
+    parts = load_data(data, entry.input_rule["size"][0])
+    if entry.class_names is not None and list(parts.class_names) != entry.class_names:
+        raise ValueError(
+            f"{entry.name!r} tells the classes {_short(entry.class_names)} apart, {data!r} has "
+            f"{_short(parts.class_names)}. Give the data set that the network was trained on."
+        )
+    validation, test = (spread(part, num_pictures) for part in (parts.validation, parts.test))
+    model = zoo.load(entry.name, pretrained=True)
+    for part in (validation, test):
+        check_labels(part, model.output_shape)
+    fitted, measured = (ExitOutputs.from_model(model, part.x, part.y, batch_size, verbose)
+                        for part in (validation, test))
+    return Measured(entry, pathlib.Path(data).stem, fitted, measured, test.x,
+                    evaluate_budgeted(fitted, measured, entry.exit_macs))
+
+
+def write_figures(measured, folder):
+    """Write `accuracy.png`, `exits.png` and, for two exits or more, `gallery.png`.
+
+    Other networks of the zoo for the same data set are drawn where their `results/budgeted.csv`
+    are there, as are the papers' points of RANet and MSDNet.
+
+    Args:
+        measured: `Measured`.
+        folder: path. Made if missing.
+    """
+    folder, entry, test = pathlib.Path(folder), measured.entry, measured.test
+    about = f"{len(test.labels):,} test pictures of {measured.data_name}"
+    save_figure(plot_curves(
+        measured.budgeted, evaluate_anytime(test, entry.exit_macs),
+        [point for point in read_published(data_set(entry))
+         if point.network.startswith(("RANet", "MSDNet"))],
+        _other_networks(entry), f"{entry.name}, {about}"), folder / ACCURACY)
+    save_figure(plot_exit_histogram(
+        {f"{point.mean_macs / 1e6:.1f} M a picture, {point.accuracy:.1%} right": point.exit_shares
+         for point in _spread_budgets(measured.budgeted)},
+        entry.exit_macs, f"{entry.name}: where {about} leave"), folder / EXITS)
+    if test.num_exits > 1:
+        save_figure(
+            plot_gallery(measured.test_pictures, test, GALLERY_THRESHOLD, entry.class_names),
+            folder / GALLERY, dpi=100, num_colors=256)
+
+
+def write_plots(measured, folder):
+    """Write the figures of `write_figures` and the table `budgeted.csv` behind them."""
+    folder = pathlib.Path(folder)
+    write_figures(measured, folder)
+    write_budgeted(folder / BUDGETED.name, measured.budgeted)
+
+
+def complete_entry(measured):
+    """Write everything into the zoo's entry that is made from its answers; earlier files go.
+
+    These are `results/evaluation.csv`, `results/budgeted.csv`, `thresholds.json`, the figures and
+    `card.md`.
+
+    Args:
+        measured: `Measured`, of all pictures.
+
+    Returns:
+        Path of the card.
+    """
+    entry = measured.entry
+    write_points(entry.folder / EVALUATION, operating_points(
+        measured.test, entry.exit_macs, THRESHOLDS_OF_EVALUATION))
+    write_budgeted(entry.folder / BUDGETED, measured.budgeted)
+    CalibratedThresholds.from_outputs(
+        measured.validation, entry.exit_macs, f"{measured.data_name}, validation part",
+        entry.weights["sha256"]).write(entry.folder / THRESHOLDS)
+    write_figures(measured, entry.folder)
+    return write_card(entry.folder)
+
+
+def _spread_budgets(points):
+    """Return a few budgeted points with different thresholds, the cheapest of all left out."""
+    distinct = without_repeats(points)
+    distinct = distinct[1:] or distinct
+    rows = np.linspace(0, len(distinct) - 1, NUM_BUDGETS_OF_HISTOGRAM).astype(int)
+    return [distinct[row] for row in sorted(set(rows.tolist()))]
+
+
+def _other_networks(entry):
+    """Return the budgeted points of the zoo's other networks for the same data set, by name."""
+    others = (zoo.find_entry(info.name) for info in zoo.list_models() if info.has_weights)
+    return {other.name: read_budgeted(other.folder / BUDGETED) for other in others
+            if other.name != entry.name and data_set(other) == data_set(entry)
+            and (other.folder / BUDGETED).is_file()}
+
+
+def _short(names):
+    return f"{', '.join(names[:3])}, … ({len(names)})" if len(names) > 3 else ", ".join(names)

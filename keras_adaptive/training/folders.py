@@ -1,0 +1,88 @@
+"""Labelled pictures in folders, one folder a class."""
+
+import pathlib
+
+import numpy as np
+
+from keras_adaptive.picture_files import InputRule, find_files, read_pictures
+from keras_adaptive.training.splits import Data, Split
+
+# Of a class's pictures, one in so many is kept for validation where there is no folder for it.
+VALIDATION_INTERVAL = 10
+
+
+def load_folder(folder, image_size):
+    """Load `train/<class>/…`, `test/<class>/…` and, where it exists, `val/<class>/…`.
+
+    Without `val`, every tenth picture of each class of `train`, in the order of the paths, is kept
+    for validation. Pictures are scaled and cut out of the centre as the predictor does.
+
+    Args:
+        folder: path.
+        image_size: int or `None`. Side of the square pictures wanted; `None` where all files have
+            the same size, and keep it.
+
+    Returns:
+        `Data`. Class numbers are the alphabetical order of the names of the folders in `train`.
+
+    Raises:
+        ValueError: If a folder is missing or empty, classes differ between the parts, or files
+            differ in size and no size is wanted. `UnreadablePicturesError` names all bad files.
+    """
+    folder = pathlib.Path(folder)
+    for part in ("train", "test"):
+        if not (folder / part).is_dir():
+            raise ValueError(
+                f"{folder} has no folder {part!r}. A data set in folders has train/<class>/ and "
+                "test/<class>/ with pictures, and perhaps val/<class>/."
+            )
+    class_names = _class_names(folder / "train")
+    if (folder / "val").is_dir():
+        train, validation = (_read(_list(folder / part, class_names), image_size)
+                             for part in ("train", "val"))
+    else:
+        kept, held_back = [], []
+        for files in _list(folder / "train", class_names):
+            held_back.append(files[VALIDATION_INTERVAL - 1::VALIDATION_INTERVAL])
+            kept.append([file for i, file in enumerate(files, start=1) if i % VALIDATION_INTERVAL])
+        if not any(held_back):
+            raise ValueError(
+                f"No class of {folder / 'train'} has {VALIDATION_INTERVAL} pictures, of which one "
+                "is kept for validation. Add pictures, or a folder val/<class>/ with some."
+            )
+        train, validation = _read(kept, image_size), _read(held_back, image_size)
+    test = _read(_list(folder / "test", class_names), image_size)
+    return Data(train, validation, test, class_names)
+
+
+def _class_names(folder):
+    names = tuple(sorted(path.name for path in folder.iterdir()
+                         if path.is_dir() and not path.name.startswith(".")))
+    if len(names) < 2:
+        raise ValueError(f"{folder} needs a folder per class, two or more. It has: {list(names)}.")
+    return names
+
+
+def _list(folder, class_names):
+    """Return the files of each class."""
+    found = _class_names(folder)
+    if found != class_names:
+        raise ValueError(
+            f"{folder} and train have different classes. Only in one of them: "
+            f"{sorted(set(found) ^ set(class_names))}."
+        )
+    return [find_files(folder / name) for name in class_names]
+
+
+def _read(files_by_class, image_size):
+    size = None if image_size is None else (image_size, image_size)
+    files = [file for files in files_by_class for file in files]
+    labels = [number for number, files in enumerate(files_by_class) for _ in files]
+    pictures = list(read_pictures(files, InputRule(size, 3)))
+    shapes = {picture.shape for picture in pictures}
+    if len(shapes) != 1:
+        raise ValueError(
+            f"Pictures have {len(shapes)} different sizes, such as {sorted(shapes)[:3]} (height, "
+            "width, channels). Give an `image_size` to bring them to one."
+        )
+    return Split(np.stack(pictures), np.array(labels, "int64"))

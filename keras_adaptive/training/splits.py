@@ -1,0 +1,66 @@
+"""Labelled pictures in memory, in the parts that training, choosing and reporting use."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Pictures `(n, height, width, 3)` uint8 and their labels `(n,)`."""
+
+    x: np.ndarray
+    y: np.ndarray
+
+    def __post_init__(self):
+        if len(self.x) != len(self.y):
+            raise ValueError(
+                f"A split needs one label per picture. Received {len(self.x)} pictures and "
+                f"{len(self.y)} labels."
+            )
+        if self.x.ndim != 4 or self.x.dtype != np.uint8:
+            raise ValueError(
+                "Pictures of a split have the shape (n, height, width, channels) and dtype uint8. "
+                f"Received: shape {self.x.shape}, dtype {self.x.dtype}."
+            )
+        labels = self.y.reshape(len(self.y), -1)  # Keras's data sets give (n, 1)
+        if labels.shape != (len(self.y), 1) or self.y.dtype.kind not in "iu":
+            raise ValueError(
+                "Labels of a split are whole numbers, one per picture. "
+                f"Received: shape {self.y.shape}, dtype {self.y.dtype}."
+            )
+        object.__setattr__(self, "y", labels[:, 0])
+
+    def __len__(self):
+        return len(self.y)
+
+    def head(self, count):
+        """Return the first `count` pictures and labels."""
+        return Split(self.x[:count], self.y[:count])
+
+    def resized(self, size):
+        """Return the split at another size, antialiased; itself where the size is the same.
+
+        Args:
+            size: int. Side of the square pictures wanted.
+        """
+        if self.x.shape[1:3] == (size, size):
+            return self
+        resized = np.empty((len(self), size, size, self.x.shape[3]), "uint8")
+        for i in range(0, len(self), 1000):
+            part = keras.ops.convert_to_numpy(keras.ops.image.resize(
+                self.x[i:i + 1000].astype("float32"), (size, size), antialias=True,
+                data_format="channels_last"))
+            resized[i:i + 1000] = np.clip(np.rint(part), 0, 255)
+        return Split(resized, self.y)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The three parts of a data set. `validation` chooses checkpoints; `test` is read once."""
+
+    train: Split
+    validation: Split
+    test: Split
+    class_names: tuple

@@ -1,0 +1,83 @@
+"""Figures of accuracy and cost: the right content. How they look is for eyes, not for tests."""
+
+import pytest
+
+from keras_adaptive.curves import plot_accuracy, plot_curves, plot_exit_histogram
+from keras_adaptive.evaluation import BudgetedPoint, OperatingPoint
+from keras_adaptive.published_results import PublishedPoint
+
+pytest.importorskip("matplotlib")
+
+
+def _texts(figure):
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def _budgeted(mean_macs, accuracy):
+    return BudgetedPoint(mean_macs, True, (0.9, 0.0), accuracy, mean_macs, accuracy, mean_macs,
+                         (0.5, 0.5))
+
+
+def test_accuracy_has_exits_as_dots_and_thresholds_as_a_line_by_cost():
+    points = [
+        OperatingPoint(1, None, 0.8, 1e7, 0.25, ()),
+        OperatingPoint(2, None, 0.9, 4e7, 1.0, ()),
+        OperatingPoint(None, 0.9, 0.89, 2.5e7, 0.6, ()),
+        OperatingPoint(None, 0.5, 0.85, 1.5e7, 0.4, ()),
+    ]
+
+    figure = plot_accuracy(points, "A title")
+
+    exits, thresholds = figure.axes[0].lines
+    assert exits.get_xydata().tolist() == [[10, 80], [40, 90]]
+    assert thresholds.get_xydata().tolist() == [[15, 85], [25, 89]]
+    assert _texts(figure) == ["exit 1", "exit 2", "0.5", "0.9"]
+    assert figure.axes[0].get_title() == "A title"
+
+
+def test_accuracy_works_without_thresholds():
+    figure = plot_accuracy([OperatingPoint(1, None, 0.8, 1e7, 1.0, (1.0,))])
+
+    assert len(figure.axes[0].lines) == 1
+
+
+def test_curves_have_a_line_for_each_network_and_say_whose_it_is():
+    """Costs in millions, in their order; the papers' points say that they are the papers'."""
+    exits = [OperatingPoint(1, None, 0.8, 1e7, 0.25, ()), OperatingPoint(2, None, 0.9, 4e7, 1, ())]
+    published = [PublishedPoint("cifar10", "budgeted", "RANet", None, 2e7, 0.92, "a figure"),
+                 PublishedPoint("cifar10", "budgeted", "RANet", None, 1e7, 0.91, "a figure"),
+                 PublishedPoint("cifar10", "anytime", "RANet C-3", 1, 1.5e7, 0.90, "a figure")]
+
+    figure = plot_curves([_budgeted(3e7, 0.89), _budgeted(1e7, 0.8)], exits, published,
+                         {"msdnet_cifar10": [_budgeted(2e7, 0.85)]}, "A title")
+
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    points = {label: line.get_xydata().tolist() for label, line in lines.items()}
+    assert points == {
+        "this network, budgeted": [[10, 80], [30, 89]],
+        "this network, each exit": [[10, 80], [40, 90]],
+        "RANet, budgeted (paper)": [[10, 91], [20, 92]],
+        "RANet C-3, each exit (paper)": [[15, 90]],
+        "msdnet_cifar10, budgeted": [[20, 85]],
+    }
+    colors = {label: line.get_color() for label, line in lines.items()}
+    assert colors["RANet, budgeted (paper)"] == colors["RANet C-3, each exit (paper)"]
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert sorted(legend) == sorted(points) and legend[0] == "this network, budgeted"
+
+
+def test_histogram_has_a_bar_per_exit_and_setting():
+    figure = plot_exit_histogram({"careful": (0.2, 0.8), "quick": (0.7, 0.3)}, [8e6, 2e7])
+
+    axes, = figure.axes
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([20, 80, 70, 30])
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        "exit 1\n8 M", "exit 2\n20 M"]
+    lefts = [bar.get_x() for bar in axes.patches]
+    assert lefts[0] < lefts[2] < lefts[1] < lefts[3], "settings stand side by side"
+
+
+@pytest.mark.parametrize("shares, received", [({}, "nothing"), ({"a": (1.0,)}, "{'a': 1}")])
+def test_histogram_needs_a_share_per_exit(shares, received):
+    with pytest.raises(ValueError, match=f"2 numbers, one per exit. Received: {received}"):
+        plot_exit_histogram(shares, [8e6, 2e7])

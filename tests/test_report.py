@@ -1,0 +1,155 @@
+"""A zoo entry completed from one run over the data, on a tiny network in a zoo of its own."""
+
+import dataclasses
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_adaptive import EarlyExitPredictor, content, recipes, report, zoo
+from keras_adaptive.evaluation import ExitOutputs, evaluate_budgeted
+from keras_adaptive.evaluation.budgeted import read_budgeted
+from keras_adaptive.evaluation.operating_points import read_points
+
+pytest.importorskip("matplotlib")
+
+TINY = {"scales": [1, 2], "growth_factors": [2, 1], "bottleneck_factors": [2, 1], "blocks": 1,
+        "block_step": 1, "channels": 4, "growth_rate": 4, "layers_per_block": 2,
+        "pooling": "global"}
+CLASSES = [f"class {number}" for number in range(10)]
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Folder of an entry `small` with random weights, the only one of the zoo."""
+    real = content.folder
+    folder = tmp_path / "zoo"
+    folder.mkdir()
+    shutil.copy(real("zoo") / "published_results.csv", folder)
+    monkeypatch.setattr(content, "folder", lambda kind: folder if kind == "zoo" else real(kind))
+    recipe = recipes.load("ranet_cifar10")
+    recipe = dataclasses.replace(recipe, model={**recipe.model, **TINY})
+    model = recipe.build()
+    model.class_names = CLASSES
+    return zoo.save_entry(model, "small", recipe=recipe)
+
+
+@pytest.fixture
+def data_file(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"class_names": np.array(CLASSES)}
+    for part, count in (("train", 1), ("val", 60), ("test", 40)):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (count, 32, 32, 3), dtype="uint8")
+        arrays[f"y_{part}"] = rng.integers(0, 10, count)
+    np.savez(tmp_path / "made_up.npz", **arrays)
+    return str(tmp_path / "made_up.npz")
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Figures take longest; here they are not looked at."""
+    monkeypatch.setattr(report, "save_figure", lambda *arguments, **options: None)
+
+
+def _change(data_file, **arrays):
+    with np.load(data_file) as old:
+        np.savez(data_file, **{**old, **arrays})
+
+
+def test_an_entry_is_completed_in_one_go(small, data_file, monkeypatch):
+    """Tables, thresholds, figures and card; the network runs once on each part."""
+    runs = []
+    run = ExitOutputs.from_model.__func__
+    monkeypatch.setattr(ExitOutputs, "from_model", classmethod(
+        lambda cls, model, x, *rest: runs.append(len(x)) or run(cls, model, x, *rest)))
+
+    card = report.complete_entry(report.measure("small", data_file))
+
+    assert runs == [60, 40]
+    names = {str(path.relative_to(small)) for path in small.rglob("*") if path.is_file()}
+    assert names == {"model.json", "weights.h5", "thresholds.json", "card.md", "accuracy.png",
+                     "exits.png", "gallery.png", "results/evaluation.csv", "results/budgeted.csv"}
+    assert all(Image.open(small / name).format == "PNG" for name in names if name.endswith("png"))
+    points = read_points(small / "results" / "evaluation.csv")
+    assert [p.exit for p in points[:3]] == [1, 2, None]
+    assert len(read_budgeted(small / "results" / "budgeted.csv")) == 39
+    code, = re.findall(r"```python\n(.*?)```", card.read_text(encoding="utf-8"), flags=re.DOTALL)
+    exec(compile(code, "card.md", "exec"), {})
+
+
+def test_the_predictor_takes_the_entrys_thresholds(small, data_file, no_figures):
+    """And gives what they give on the validation part."""
+    measured = report.measure("small", data_file)
+    report.complete_entry(measured)
+    thresholds = zoo.thresholds("small", macs=measured.entry.exit_macs[-1])
+
+    with np.load(data_file) as arrays:
+        pictures = arrays["x_val"]
+    prediction = EarlyExitPredictor("small", threshold=thresholds).predict(pictures)
+
+    assert prediction.exits.tolist() == measured.validation.simulate(thresholds).exits.tolist()
+
+
+def test_the_test_part_chooses_nothing(small, data_file, no_figures):
+    """With other test labels the thresholds stay, to the last digit."""
+    report.complete_entry(report.measure("small", data_file))
+    stored = (small / "thresholds.json").read_bytes()
+    evaluation = (small / "results" / "evaluation.csv").read_bytes()
+
+    _change(data_file, y_test=np.zeros(40, int))
+    report.complete_entry(report.measure("small", data_file))
+
+    assert (small / "thresholds.json").read_bytes() == stored
+    assert (small / "results" / "evaluation.csv").read_bytes() != evaluation
+    record = json.loads(stored)
+    assert (record["data"], record["pictures"]) == ("made_up, validation part", 60)
+
+
+def test_plots_go_where_they_are_wanted(small, data_file, tmp_path):
+    """The zoo is not touched."""
+    before = sorted(small.rglob("*"))
+
+    report.write_plots(report.measure("small", data_file, num_pictures=10), tmp_path / "plots")
+
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [
+        "accuracy.png", "budgeted.csv", "exits.png", "gallery.png"]
+    assert sorted(small.rglob("*")) == before
+
+
+def test_other_networks_of_the_same_data_are_drawn(small, data_file, no_figures, monkeypatch):
+    report.complete_entry(report.measure("small", data_file))
+    shutil.copytree(small, small.parent / "other")
+    drawn = []
+    monkeypatch.setattr(report, "plot_curves", lambda *arguments: drawn.append(arguments))
+
+    report.write_figures(report.measure("small", data_file), small)
+
+    (budgeted, exits, published, others, title), = drawn
+    assert list(others) == ["other"] and len(others["other"]) == 39
+    assert {p.data for p in published} == {"cifar10"}
+    assert title == "small, 40 test pictures of made_up"
+
+
+def test_a_network_of_one_exit_has_no_gallery(small, data_file, tmp_path):
+    """No picture is harder for it than another."""
+    measured = report.measure("small", data_file)
+    first = dataclasses.replace(
+        measured.test, probabilities=measured.test.probabilities[:1])
+    entry = dataclasses.replace(measured.entry, exit_macs=measured.entry.exit_macs[:1])
+
+    report.write_figures(dataclasses.replace(
+        measured, entry=entry, test=first, budgeted=evaluate_budgeted(first, first, [1e6])),
+        tmp_path / "plots")
+
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [
+        "accuracy.png", "exits.png"]
+
+
+def test_data_of_other_classes_is_refused(small, data_file):
+    _change(data_file, class_names=np.array([f"bird {number}" for number in range(10)]))
+
+    with pytest.raises(ValueError, match="class 0, class 1, class 2, … .10. apart, .* has bird 0"):
+        report.measure("small", data_file)
