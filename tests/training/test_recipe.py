@@ -128,3 +128,24 @@ def test_the_papers_recipes_have_the_papers_settings(name):
 def test_schedules_that_contradict_themselves_are_refused(content, training, message):
     with pytest.raises(ValueError, match=message):
         Recipe.from_dict("test", {**content, "training": {**content["training"], **training}})
+
+
+def test_techniques_reach_the_training(content):
+    content["training"] |= {"label_smoothing": 0.1, "exit_weights": [0.5, 1.5],
+                            "distillation": {"soft_weight": 0.3, "temperature": 2.0}}
+    recipe = Recipe.from_dict("test", content)
+    model = recipe.build()
+    recipe.compile(model, steps=5)
+
+    config = model.get_compile_config()
+    assert config["exit_weights"] == [0.5, 1.5]
+    assert config["loss"]["config"]["label_smoothing"] == 0.1
+    assert config["distillation"]["config"] == {
+        "label_weight": 0.5, "soft_weight": 0.3, "temperature": 2.0}
+
+
+def test_an_unknown_argument_of_distillation_is_told(content):
+    content["training"]["distillation"] = {"temprature": 2.0}
+
+    with pytest.raises(ValueError, match="unknown key 'temprature'. Did you mean 'temperature'"):
+        Recipe.from_dict("test", content)
