@@ -129,6 +129,27 @@ def _card(arguments):
     print(f"Card: {os.path.abspath(complete_entry(measured))}")
 
 
+def _convert(arguments):
+    from keras_adaptive.checkpoints import from_torch
+    from keras_adaptive.files import write_whole
+
+    with open(arguments.args, encoding="utf-8") as file:
+        args = json.load(file)
+    if not isinstance(args, dict):
+        raise ValueError(f"{arguments.args} holds no JSON object of arguments.")
+    model = from_torch(arguments.checkpoint, args, arguments.image_size, arguments.normalization)
+    weights, record = f"{arguments.output}.weights.h5", f"{arguments.output}.json"
+    write_whole(weights, model.save_weights)
+    write_whole(record, lambda partial: _write_text(partial, model.to_json()))
+    print(f"Weights: {os.path.abspath(weights)}\nModel: {os.path.abspath(record)}, for "
+          "keras.models.model_from_json")
+
+
+def _write_text(path, text):
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 def _list(arguments):
     from keras_adaptive import recipes, zoo
 
@@ -285,6 +306,26 @@ def _make_parser():
                                                    "`keras-adaptive list` shows it")
     _add_data(card, None, None)
     _add_batch_size(card, 256)
+
+    convert = _add_command(
+        commands, "convert", _convert,
+        "Turn a checkpoint of the authors' PyTorch programs for RANet or MSDNet into a network of "
+        "this package with the same answers. Needs PyTorch.",
+        """
+  keras-adaptive convert model_best.pth.tar --args args.json --output ranet
+  keras-adaptive convert msdnet.pth --args args.json --normalization imagenet --output msdnet""")
+    convert.add_argument("checkpoint", metavar="PTH", help="a .pth or .pth.tar file")
+    convert.add_argument("--args", metavar="JSON", required=True,
+                         help="file with the arguments it was trained with: arch, data, nBlocks, "
+                              "nChannels, growthRate, grFactor and so on")
+    convert.add_argument("--image-size", metavar="N", type=_positive, default=None,
+                         help="side of the pictures [default: 32 for CIFAR, 224 for ImageNet]")
+    convert.add_argument("--normalization", choices=("cifar10", "cifar100", "imagenet"),
+                         default=None,
+                         help="put the data set's normalisation into the network, which then takes "
+                              "pictures from 0 to 255 [default: they come normalised]")
+    convert.add_argument("--output", metavar="NAME", default="converted",
+                         help="writes NAME.weights.h5 and NAME.json [default: %(default)s]")
 
     _add_command(commands, "list", _list, "Show the models and the training recipes by name.",
                  """
