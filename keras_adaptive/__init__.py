@@ -21,7 +21,8 @@ _PLACES = {
     "split_into_stages": "keras_adaptive.graph",
     "train": "keras_adaptive.training",
 }
-_MODULES = ("checkpoints", "evaluation", "graph", "inference", "layers", "models", "recipes", "training", "zoo")
+_MODULES = ("checkpoints", "evaluation", "graph", "inference", "layers", "models", "recipes",
+            "training", "zoo")
 
 __all__ = [*_PLACES, *_MODULES]
 

@@ -91,7 +91,7 @@ class CalibratedThresholds:
         macs = check_exit_macs(exit_macs, outputs.num_exits)
         temperatures = fit_temperatures(outputs)
         honest = scale_temperatures(outputs, temperatures)
-        search = ThresholdSearch(outputs, macs)
+        search = ThresholdSearch(outputs, macs, smooth=True)
         best = outputs.accuracies()[-1]
         budgets = sorted({round(float(b)) for b in np.geomspace(macs[0], macs[-1], NUM_BUDGETS)})
         accuracies = [round(best - loss, 6) for loss in ACCURACY_LOSSES if best > loss]

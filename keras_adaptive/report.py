@@ -84,7 +84,7 @@ def measure(name, data, num_pictures=None, batch_size=256, verbose=0):
     fitted, measured = (ExitOutputs.from_model(model, part.x, part.y, batch_size, verbose)
                         for part in (validation, test))
     return Measured(entry, pathlib.Path(data).stem, fitted, measured, test.x,
-                    evaluate_budgeted(fitted, measured, entry.exit_macs))
+                    evaluate_budgeted(fitted, measured, entry.exit_macs, smooth=True))
 
 
 def write_figures(measured, folder):

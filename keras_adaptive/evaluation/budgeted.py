@@ -29,7 +29,7 @@ class BudgetedPoint:
     exit_shares: tuple  # share of the pictures that leave at exit 1, 2, ...
 
 
-def evaluate_budgeted(validation, test, exit_macs, budgets=None):
+def evaluate_budgeted(validation, test, exit_macs, budgets=None, smooth=False):
     """Measure the best thresholds found for each budget.
 
     Args:
@@ -38,6 +38,8 @@ def evaluate_budgeted(validation, test, exit_macs, budgets=None):
         exit_macs: sequence of numbers, the multiply-adds up to each exit.
         budgets: sequence of mean multiply-adds, or `None` for `NUM_POINTS` budgets from the cost of
             the first exit to that of the last.
+        smooth: bool, see `ThresholdSearch`. Without it, the validation accuracy is nowhere below
+            that of the papers' thresholds.
 
     Returns:
         List of `BudgetedPoint`, one per budget.
@@ -49,7 +51,7 @@ def evaluate_budgeted(validation, test, exit_macs, budgets=None):
     macs = check_exit_macs(exit_macs, validation.num_exits)
     if budgets is None:
         budgets = np.linspace(macs[0], macs[-1], NUM_POINTS)
-    search = ThresholdSearch(validation, macs, starts=_papers_thresholds(validation))
+    search = ThresholdSearch(validation, macs, _papers_thresholds(validation), smooth)
     return [_point(search.within(macs=float(budget)), test, macs) for budget in budgets]
 
 

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_adaptive.evaluation.calibration import fit_temperatures, scale_temperatures
+
 NEVER = 2.0  # above every confidence: nobody leaves, the exit is switched off
 
 _NUM_PRICES = 100  # of a multiply-add, that are tried at once
@@ -34,6 +36,14 @@ class ChosenThresholds:
     budget_met: bool = True
 
 
+@dataclasses.dataclass(frozen=True)
+class _Candidate:
+    cuts: list
+    right: float
+    value: float
+    cost: float
+
+
 class ThresholdSearch:
     """Search for thresholds, one per exit, on the answers of all exits.
 
@@ -48,6 +58,10 @@ class ThresholdSearch:
         outputs: `ExitOutputs` of a validation part.
         exit_macs: sequence of numbers, the multiply-adds up to each exit, increasing.
         starts: sequence of further thresholds to start from, each one number per exit.
+        smooth: bool. Whether a picture counts as right by the probability that its confidence,
+            scaled with the exit's temperature, says, and not by its label. What is found is then a
+            little less accurate on these pictures and more so on others: single labels are noise.
+            Results are told by labels in any case.
 
     Raises:
         ValueError: If `exit_macs` are not one increasing positive number per exit.
@@ -61,10 +75,16 @@ class ThresholdSearch:
     (1.0, 20.0, (0.75, 0.0))
     """
 
-    def __init__(self, outputs, exit_macs, starts=()):
+    def __init__(self, outputs, exit_macs, starts=(), smooth=False):
         self._macs = check_exit_macs(exit_macs, outputs.num_exits)
         self._num = len(outputs.labels)
-        self._right = outputs.is_right.astype("float64")
+        # What a picture that leaves at an exit adds, (rows, exits, pictures): whether it is right,
+        # the probability that it is where that is maximised, and its cost.
+        rows = [outputs.is_right]
+        if smooth:
+            rows.append(scale_temperatures(outputs, fit_temperatures(outputs)).confidences)
+        rows.append(np.broadcast_to(self._macs[:, None], outputs.is_right.shape))
+        self._table = np.stack(rows).astype("float64")
         # Per exit but the last: the distinct confidences, and the rank of each picture's among
         # them. Cut `j` lets the pictures of rank `j` and above leave.
         self._values, self._ranks = [], []
@@ -77,7 +97,7 @@ class ThresholdSearch:
                   in zip(self._values, thresholds)] for thresholds in starts]
         if outputs.num_exits > 1:
             cuts += self._priced()
-        self._candidates = [(cut, *self._measure(cut)) for cut in cuts]
+        self._candidates = [_Candidate(cut, *self._measure(cut)) for cut in cuts]
 
     def within(self, macs):
         """Return the most accurate thresholds found whose mean cost is within a budget.
@@ -91,13 +111,15 @@ class ThresholdSearch:
         """
         if not macs > 0:
             raise ValueError(f"`macs` is a number of multiply-adds above 0. Received: {macs!r}.")
-        feasible = [c for c in self._candidates if c[2] <= macs]
+        feasible = [c for c in self._candidates if c.cost <= macs]
         if not feasible:
             return self._choice(self._all_at(0), macs)
-        cuts, *_ = max(feasible, key=lambda c: (c[1], -c[2]))
-        cuts = self._refine(cuts, lambda right, cost: np.where(
-            cost <= macs, right - 1e-3 * cost / self._macs[-1], -np.inf))
-        self._candidates.append((cuts, *self._measure(cuts)))  # larger budgets begin here
+        start = max(feasible, key=lambda c: (c.value, -c.cost))
+        # Of two that are equally good, the cheaper: a thousandth of a picture decides.
+        cuts = self._refine(start.cuts, lambda right, value, cost: np.where(
+            cost <= macs, value - 1e-3 * cost / self._macs[-1], -np.inf))
+        # Larger budgets begin here.
+        self._candidates.append(_Candidate(cuts, *self._measure(cuts)))
         return self._choice(cuts, macs)
 
     def reaching(self, accuracy):
@@ -110,16 +132,16 @@ class ThresholdSearch:
             ValueError: If no thresholds that were found are as accurate.
         """
         wanted = np.ceil(accuracy * self._num - 1e-9)  # right answers
-        enough = [c for c in self._candidates if c[1] >= wanted]
+        enough = [c for c in self._candidates if c.right >= wanted]
         if not enough:
-            best = max(c[1] for c in self._candidates) / self._num
+            best = max(c.right for c in self._candidates) / self._num
             raise ValueError(
                 f"An accuracy of {accuracy:.2%} is not reached on these {self._num} pictures; the "
                 f"best found is {best:.2%}. Ask for less, or train further."
             )
-        cuts, *_ = min(enough, key=lambda c: (c[2], -c[1]))
-        return self._choice(self._refine(cuts, lambda right, cost: np.where(
-            right >= wanted, -cost + 1e-6 * right, -np.inf)))
+        start = min(enough, key=lambda c: (c.cost, -c.right))
+        return self._choice(self._refine(start.cuts, lambda right, value, cost: np.where(
+            right >= wanted, -cost, -np.inf)))
 
     def _all_at(self, exit):
         """Return the cuts with which all pictures leave at one exit, counted from 0."""
@@ -132,8 +154,8 @@ class ThresholdSearch:
         span = (self._macs[-1] - self._macs[0]) or 1.0
         prices = np.append(0.0, np.geomspace(1e-3, 2, _NUM_PRICES - 1)) / span
         # The gain of leaving at an exit, (prices, pictures).
-        gains = [(right - prices[:, None] * macs).astype("float32")
-                 for right, macs in zip(self._right, self._macs)]
+        gains = [(value - prices[:, None] * macs).astype("float32")
+                 for value, macs in zip(self._table[-2], self._macs)]
         cuts = np.array([[np.searchsorted(edge, np.searchsorted(values, np.float32(threshold)))
                           for edge, values in zip(edges, self._values)]
                          for threshold in np.linspace(1, 0.2, _NUM_PRICES)])
@@ -160,39 +182,37 @@ class ThresholdSearch:
         return [[int(edge[cut]) for edge, cut in zip(edges, row)] for row in unique]
 
     def _refine(self, cuts, score):
-        """Move one cut at a time to where `score(right, mean cost)` is highest, until none moves.
+        """Move one cut at a time to where `score(right, value, cost)` is highest, until none moves.
 
-        `right` are numbers of right answers; both are arrays with an element per candidate.
+        These are what `_measure` gives, as arrays with an element per candidate.
         """
         cuts = list(cuts)
         best = float(score(*map(np.array, self._measure(cuts))))
         for _ in range(_MAX_SWEEPS):
             moved = False
+            there = [np.ones(self._num, bool)]  # who reaches each exit, with the cuts before it
+            gone = [np.zeros(len(self._table))]  # what those who left before it add up to
+            for number, cut in enumerate(cuts):
+                leaves = self._ranks[number] >= cut
+                gone.append(gone[-1] + self._table[:, number] @ (there[-1] & leaves))
+                there.append(there[-1] & ~leaves)
+            later = self._table[:, -1]  # what a picture gives that goes on, with the later cuts
             for number in reversed(range(len(cuts))):
-                right, cost = self._all_cuts(cuts, number)
-                scores = score(right, cost)
+                ranks, size = self._ranks[number], len(self._values[number])
+                change = (self._table[:, number] - later) * there[number]
+                sums = np.stack([np.bincount(ranks, row, size) for row in change])
+                totals = np.zeros((len(sums), size + 1))
+                totals[:, :size] = np.cumsum(sums[:, ::-1], axis=1)[:, ::-1]
+                totals += (gone[number] + later @ there[number])[:, None]
+                scores = score(np.rint(totals[0]), self._sum_of_values(totals),
+                               totals[-1] / self._num)
                 cut = int(scores.argmax())
                 if scores[cut] > best + 1e-9:
                     best, cuts[number], moved = float(scores[cut]), cut, True
+                later = np.where(ranks >= cuts[number], self._table[:, number], later)
             if not moved:
                 break
         return cuts
-
-    def _all_cuts(self, cuts, number):
-        """Return the right answers and the mean cost for every cut of one exit, others as given."""
-        exits = self._exits(cuts[:number] + [len(self._values[number])] + cuts[number + 1:])
-        stays = exits > number
-        ranks, size = self._ranks[number], len(self._values[number])
-        picture = np.arange(self._num)
-        right = self._right[exits, picture]
-        cost = self._macs[exits]
-
-        def for_every_cut(base, change):
-            sums = np.bincount(ranks[stays], change[stays], size)
-            return base.sum() + np.append(np.cumsum(sums[::-1])[::-1], 0.0)
-
-        return (np.rint(for_every_cut(right, self._right[number] - right)),
-                for_every_cut(cost, self._macs[number] - cost) / self._num)
 
     def _exits(self, cuts):
         """Return the exit, from 0, at which each picture leaves."""
@@ -202,14 +222,18 @@ class ThresholdSearch:
         return exits
 
     def _measure(self, cuts):
-        exits = self._exits(cuts)
-        right = self._right[exits, np.arange(self._num)].sum()
-        return float(right), float(self._macs[exits].sum() / self._num)
+        """Return the right answers, the sum of what the search maximises, and the mean cost."""
+        totals = self._table[:, self._exits(cuts), np.arange(self._num)].sum(axis=1)
+        return float(totals[0]), float(self._sum_of_values(totals)), float(totals[-1] / self._num)
+
+    def _sum_of_values(self, totals):
+        """Return the sum of what is maximised: labels where nothing is smoothed."""
+        return np.rint(totals[0]) if len(totals) == 2 else totals[1]
 
     def _choice(self, cuts, budget=None):
         exits = self._exits(cuts)
         shares = np.bincount(exits, minlength=len(self._macs)) / self._num
-        right, cost = self._measure(cuts)
+        right, _, cost = self._measure(cuts)
         thresholds = [_threshold(values, cut if share else len(values))
                       for values, cut, share in zip(self._values, cuts, shares)]
         return ChosenThresholds((*thresholds, 0.0), right / self._num, cost,

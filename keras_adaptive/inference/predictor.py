@@ -136,7 +136,8 @@ class EarlyExitPredictor:
         Args:
             x: pictures, as for `predict`, which the network was not trained on.
             y: int array of labels, one per picture.
-            macs: number. The most accurate thresholds whose mean multiply-adds are within it.
+            macs: number. The thresholds found most accurate whose mean multiply-adds are within it;
+                see `smooth` of `ThresholdSearch`.
             accuracy: float. The cheapest thresholds that are as accurate as this share.
             max_loss: float. One threshold for all exits that loses at most this share of accuracy
                 against the last exit in use, on all pictures of this kind, with probability
@@ -162,7 +163,7 @@ class EarlyExitPredictor:
         if max_loss is not None:
             chosen = choose_safe_threshold(outputs, costs, max_loss, confidence)
         elif macs is not None:
-            chosen = ThresholdSearch(outputs, costs).within(macs)
+            chosen = ThresholdSearch(outputs, costs, smooth=True).within(macs)
         else:
             chosen = ThresholdSearch(outputs, costs).reaching(accuracy)
         thresholds, shares = [NEVER] * self.num_exits, [0.0] * self.num_exits

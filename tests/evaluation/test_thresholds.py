@@ -126,3 +126,22 @@ def test_a_network_of_one_exit_has_nothing_to_choose():
     best = ThresholdSearch(ExitOutputs([[[0.9, 0.1]]], [0]), [5]).within(9)
 
     assert (best.thresholds, best.accuracy, best.mean_macs) == ((0.0,), 1.0, 5.0)
+
+
+def test_smoothed_thresholds_do_better_on_new_pictures(draw_outputs):
+    """Few pictures to choose on, many to measure on: the mean over ten draws and three budgets."""
+    costs = [1, 2, 3, 4]
+    test = draw_outputs(20_000, seed=99)
+    accuracies = {True: [], False: []}
+    for seed in range(10):
+        outputs = draw_outputs(300, seed=seed)
+        for smooth, results in accuracies.items():
+            search = ThresholdSearch(outputs, costs, smooth=smooth)
+            for budget in (1.7, 2.4, 3.1):
+                chosen = search.within(budget)
+                simulated = outputs.simulate(chosen.thresholds)
+                assert chosen.accuracy == simulated.accuracy  # told by labels in any case
+                assert chosen.mean_macs <= budget
+                results.append(test.simulate(chosen.thresholds).accuracy)
+
+    assert np.mean(accuracies[True]) > np.mean(accuracies[False])
