@@ -16,6 +16,7 @@ _PLACES = {
     "Prediction": "keras_adaptive.inference.prediction",
     "RANet": "keras_adaptive.models",
     "Recipe": "keras_adaptive.training",
+    "attach_exits": "keras_adaptive.attach",
     "exit_macs": "keras_adaptive.graph",
     "layer_macs": "keras_adaptive.graph",
     "split_into_stages": "keras_adaptive.graph",

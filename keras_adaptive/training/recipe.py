@@ -241,12 +241,13 @@ class Recipe:
         """
         arguments = models.network_arguments(self.model)
         if "scales" in arguments:  # RANet
-            small = {"channels": 4, "growth_rate": 4, "layer_growth": "even", "blocks": 1,
-                     "block_step": 1, "layers_per_block": 2, "scales": [1, 2],
-                     "growth_factors": [2, 1], "pooling": "global"}
+            small = {"channels": 4, "growth_rate": 4, "layer_growth": "even", "blocks": 2,
+                     "layers_per_block": 1, "scales": [1], "growth_factors": [1],
+                     "pooling": "global"}
         elif "blocks" in arguments:  # MSDNet
             small = {"channels": 4, "growth_rate": 4, "layer_growth": "even", "blocks": 2,
-                     "layers_in_first_block": 1, "layers_per_block": 1}
+                     "layers_in_first_block": 1, "layers_per_block": 1, "growth_factors": [1, 2],
+                     "pooling": "global"}
         elif "growth_rate" in arguments:  # DenseNet
             small = {"depth": 10, "growth_rate": 4}
         else:

@@ -1,0 +1,194 @@
+"""Early exits for a classifier that has none."""
+
+import keras
+
+from keras_adaptive.graph import exit_macs, flatten, layer_macs
+from keras_adaptive.inference.logits import exits_give_logits
+from keras_adaptive.layers import ExitHead
+from keras_adaptive.models import MultiExitModel
+from keras_adaptive.names import did_you_mean
+
+
+def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class_names=None):
+    """Give a trained classifier early exits; its own output becomes the last one.
+
+    The classifier's layers are shared, not copied. Its last exit gives the classifier's answers, to
+    the last bit, until the trunk is trained.
+
+    Args:
+        model: `keras.Model`, Functional or Sequential, with one input and one output
+            `(batch, classes)`, logits or the probabilities of a softmax.
+        at: sequence of strings. Names of the model's layers whose outputs get an exit each, feature
+            maps `(batch, height, width, channels)`. They are put into the order in which they run.
+        count: int. Number of early exits, in place of `at`: they are placed near even shares of the
+            multiply-adds, where a single feature map passes; see `exit_places`.
+        head: function `(features, num_classes, name) -> logits` of symbolic tensors, or `None` for
+            an `ExitHead` with global pooling. What makes the logits carries the `name`.
+        train_trunk: bool. Whether the classifier's layers learn, too. Otherwise they are frozen,
+            also in `model`, whose layers they are.
+        class_names: sequence of strings or `None`, see `MultiExitModel`.
+
+    Returns:
+        `MultiExitModel` with the exits `exit1`, `exit2`, … (`attached_exit1`, … where the
+        classifier has a layer of that name); compile and fit it as any other, for
+        example with `LastExitDistillation`.
+
+    Raises:
+        ValueError: If the model is not of this kind, not one of `at` and `count` is given, or a
+            place is unknown or no feature map.
+
+    Example:
+
+    >>> inputs = keras.Input((16, 16, 3))
+    >>> x = keras.layers.Conv2D(8, 3, activation="relu", name="low")(inputs)
+    >>> x = keras.layers.Conv2D(8, 3, activation="relu", name="high")(x)
+    >>> x = keras.layers.GlobalAveragePooling2D()(x)
+    >>> classifier = keras.Model(inputs, keras.layers.Dense(5, activation="softmax")(x))
+    >>> attach_exits(classifier, at=["low"]).output_names
+    ['exit1', 'exit2']
+    """
+    num_classes = _check_model(model)
+    if (at is None) == (count is None):
+        raise ValueError(f"`attach_exits` takes one of `at` and `count`. Received: at={at!r}, "
+                         f"count={count!r}.")
+    names = _choose_places(model, count) if at is None else _check_places(model, at)
+    taken = {layer.name for layer in model.layers}
+    exits = []
+    for number, name in enumerate(names, start=1):
+        features = model.get_layer(name).output
+        exits.append((head or _default_head)(features, num_classes, _free_name(number, taken)))
+        if tuple(exits[-1].shape) != (None, num_classes):
+            raise ValueError(
+                f"`head` must give logits of shape (None, {num_classes}). Received: "
+                f"{tuple(exits[-1].shape)}."
+            )
+    exits.append(_logits(model, _free_name(len(names) + 1, taken)))
+    for layer in model.layers:
+        layer.trainable = train_trunk
+    return MultiExitModel(model.inputs[0], exits, class_names or getattr(
+        model, "class_names", None), getattr(model, "input_rule", None))
+
+
+def exit_places(model):
+    """Return where exits can be attached cheaply: the layers at which a single tensor passes.
+
+    All later layers depend on such a layer's output alone, so that nothing else has to be carried
+    from stage to stage. Of layers between which no multiply-adds lie, the last is listed.
+
+    Args:
+        model: as in `attach_exits`.
+
+    Returns:
+        Dict of the names of layers with a feature map `(batch, height, width, channels)`, in the
+        order in which they run, to the multiply-adds up to there, of one picture.
+    """
+    graph = flatten(model)
+    layers = {layer.name for layer in model.layers}
+    last_use = {value: i for i, call in enumerate(graph.calls) for value in call.inputs}
+    last_use[graph.outputs[0]] = len(graph.calls)
+    alive, total, at_cost = set(graph.inputs), 0, {}
+    for i, call in enumerate(graph.calls):
+        total += layer_macs(call.operation, [graph.specs[value] for value in call.inputs],
+                            [graph.specs[value] for value in call.outputs])
+        alive = {value for value in alive | set(call.outputs) if last_use.get(value, -1) > i}
+        name = call.top_level_name
+        following = graph.calls[i + 1].top_level_name if i + 1 < len(graph.calls) else None
+        is_map = len(graph.specs[call.outputs[0]].shape) == 4
+        if alive == set(call.outputs) and name in layers and name != following and is_map and total:
+            at_cost[total] = name
+    return {name: cost for cost, name in at_cost.items()}
+
+
+def _choose_places(model, count):
+    places = exit_places(model)
+    if not isinstance(count, int) or not 1 <= count <= len(places):
+        raise ValueError(
+            f"`count` is 1 to {len(places)} for {model.name!r}: it has so many layers at which a "
+            f"single feature map passes. Received: {count!r}. With `at` exits can stand elsewhere."
+        )
+    total = exit_macs(model)[-1]
+    names, costs = list(places), list(places.values())
+    chosen, first = [], 0
+    for number in range(1, count + 1):
+        # Enough places must be left for the exits that follow.
+        choices = range(first, len(names) - (count - number))
+        goal = total * number / (count + 1)
+        place = min(choices, key=lambda i: abs(costs[i] - goal))
+        chosen.append(names[place])
+        first = place + 1
+    return chosen
+
+
+def _check_places(model, at):
+    """Return the names in the order in which their layers run."""
+    order = {layer.name: i for i, layer in enumerate(model.layers)}
+    names = [at] if isinstance(at, str) else list(at)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"`at` names one layer or more, each once. Received: {names}.")
+    for name in names:
+        if name not in order:
+            raise ValueError(
+                f"{model.name!r} has no layer {name!r}.{did_you_mean(name, order)} Layers inside "
+                "of other layers cannot be named; `exit_places` lists good ones."
+            )
+        shape = getattr(model.get_layer(name).output, "shape", ())
+        if len(shape) != 4:
+            raise ValueError(
+                "Exits are attached to feature maps (batch, height, width, channels). "
+                f"{name!r} gives {tuple(shape)}."
+            )
+    return sorted(names, key=order.get)
+
+
+def _check_model(model):
+    """Return the number of classes."""
+    outputs = getattr(model, "outputs", None)
+    if not isinstance(model, keras.Model) or not outputs:
+        raise ValueError(
+            "`model` is a Functional or Sequential `keras.Model` that is built. "
+            f"Received: {type(model).__name__}."
+        )
+    if len(outputs) != 1 or len(model.inputs) != 1 or len(outputs[0].shape) != 2:
+        raise ValueError(
+            "`model` has one input and one output (batch, classes). "
+            f"{model.name!r} has {len(model.inputs)} inputs and outputs of the shapes "
+            f"{[tuple(output.shape) for output in outputs]}."
+        )
+    return outputs[0].shape[1]
+
+
+def _free_name(number, taken):
+    name = f"exit{number}"
+    return f"attached_{name}" if name in taken else name
+
+
+def _default_head(features, num_classes, name):
+    return ExitHead(num_classes, pooling="global", name=name)(features)
+
+
+def _logits(model, name):
+    """Return the classifier's logits, under the name of the last exit."""
+    output = model.outputs[0]
+    if not exits_give_logits(model)[0]:
+        output = _before_softmax(model)
+    # An identity that carries the name.
+    return keras.layers.Activation("linear", dtype="float32", name=name)(output)
+
+
+def _before_softmax(model):
+    layer = model.layers[-1]
+    if isinstance(layer, keras.layers.Softmax) or (
+            isinstance(layer, keras.layers.Activation)
+            and layer.activation is keras.activations.softmax):
+        return layer.input
+    if isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.softmax:
+        # The same weights without the softmax: a copy, because a layer has one activation.
+        linear = keras.layers.Dense.from_config(
+            {**layer.get_config(), "activation": "linear", "name": f"{layer.name}_logits"})
+        logits = linear(layer.input)
+        linear.set_weights(layer.get_weights())
+        return logits
+    raise ValueError(
+        f"{model.name!r} ends with {layer.name!r}, a {type(layer).__name__}, whose logits are not "
+        "to be had. End it with a Dense layer or a Softmax layer over the classes."
+    )

@@ -1,0 +1,168 @@
+"""Early exits for classifiers that have none."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_adaptive import EarlyExitPredictor, exit_macs
+from keras_adaptive.attach import attach_exits, exit_places
+from keras_adaptive.models.baselines import ResNet
+from keras_adaptive.training.losses import LastExitDistillation
+
+
+def make_classifier(activation=None, separate=False):
+    """A chain of four convolutions and a branch around the third."""
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="a")(inputs)
+    x = keras.layers.ReLU(name="a_relu")(x)
+    x = keras.layers.Conv2D(8, 3, strides=2, padding="same", name="b")(x)
+    new = keras.layers.Conv2D(8, 3, padding="same", name="c")(x)
+    x = keras.layers.Add(name="sum")([x, new])
+    x = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name="d")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    x = keras.layers.Dense(5, activation=None if separate else activation, name="top")(x)
+    if separate:
+        x = keras.layers.Softmax(name="softmax")(x)
+    return keras.Model(inputs, x, name="classifier")
+
+
+@pytest.fixture
+def batch():
+    return np.random.default_rng(0).uniform(0, 255, (6, 16, 16, 3)).astype("float32")
+
+
+def test_places_are_where_one_tensor_passes():
+    """By hand: inside the branch two tensors are alive; an activation follows its convolution."""
+    assert exit_places(make_classifier()) == {
+        "a_relu": 16 * 16 * 27 * 4,
+        "b": 16 * 16 * 27 * 4 + 8 * 8 * 36 * 8,
+        "sum": 16 * 16 * 27 * 4 + 8 * 8 * (36 + 72) * 8,
+        "d": 16 * 16 * 27 * 4 + 8 * 8 * (36 + 72 + 72) * 8,
+    }
+
+
+@pytest.mark.parametrize("make", [
+    make_classifier,
+    lambda: make_classifier("softmax"),
+    lambda: make_classifier("softmax", separate=True),
+])
+def test_the_last_exit_is_the_classifier_to_the_last_bit(batch, make):
+    """Also through the predictor, for logits, a dense softmax and a softmax layer."""
+    classifier = make()
+    expected = classifier.predict(batch, verbose=0)
+    if classifier.layers[-1].name == "top" and classifier.layers[-1].activation.__name__ == (
+            "linear"):
+        expected = keras.ops.convert_to_numpy(keras.ops.softmax(expected))
+
+    model = attach_exits(classifier, count=2)
+
+    logits = model.predict(batch, verbose=0)[-1]
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(keras.ops.softmax(logits)), expected)
+    prediction = EarlyExitPredictor(model, threshold=2).predict(batch)
+    np.testing.assert_allclose(prediction.probabilities, expected, rtol=1e-5)
+    assert model.output_names == ["exit1", "exit2", "exit3"]
+
+
+def test_count_places_exits_near_even_shares(batch):
+    """The whole costs 119,848: thirds lie nearest to the second and the third place."""
+    classifier = make_classifier()
+    model = attach_exits(classifier, count=2)
+
+    assert model.get_layer("exit1").input is classifier.get_layer("b").output
+    assert model.get_layer("exit2").input is classifier.get_layer("sum").output
+    places = exit_places(classifier)
+    assert places["b"] < exit_macs(model)[0] and places["sum"] < exit_macs(model)[1]
+
+
+def test_heads_learn_alone_and_leave_the_last_exit_as_it_was(batch):
+    classifier = make_classifier()
+    before = classifier.predict(batch, verbose=0)
+    model = attach_exits(classifier, at=["sum", "a_relu"])
+    model.compile("adam", distillation=LastExitDistillation())
+    head = model.get_layer("exit1").get_weights()
+
+    model.fit(batch, np.arange(6) % 5, epochs=2, verbose=0)
+
+    np.testing.assert_array_equal(model.predict(batch, verbose=0)[-1], before)
+    assert any((a != b).any() for a, b in zip(model.get_layer("exit1").get_weights(), head))
+    assert model.get_layer("exit1").input is classifier.get_layer("a_relu").output
+
+
+def test_the_trunk_learns_where_it_is_asked_to(batch):
+    classifier = make_classifier()
+    before = classifier.get_layer("a").get_weights()[0]
+    model = attach_exits(classifier, count=1, train_trunk=True)
+    model.compile("adam")
+
+    model.fit(batch, np.arange(6) % 5, verbose=0)
+
+    assert (classifier.get_layer("a").get_weights()[0] != before).any()
+
+
+def test_a_head_of_ones_own_is_used(batch):
+    def head(features, num_classes, name):
+        x = keras.layers.GlobalMaxPooling2D()(features)
+        return keras.layers.Dense(num_classes, name=name)(x)
+
+    model = attach_exits(make_classifier(), at=["b"], head=head)
+
+    assert isinstance(model.get_layer("exit1"), keras.layers.Dense)
+    with pytest.raises(ValueError, match="`head` must give logits of shape .None, 5."):
+        attach_exits(make_classifier(), at=["b"], head=lambda x, n, name: x)
+
+
+def test_a_model_with_exits_comes_back_from_its_file(batch, tmp_path):
+    model = attach_exits(make_classifier(), count=3, class_names="vwxyz")
+    model.save(tmp_path / "model.keras")
+
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+
+    for ours, theirs in zip(loaded.predict(batch, verbose=0), model.predict(batch, verbose=0)):
+        np.testing.assert_array_equal(ours, theirs)
+    assert loaded.class_names == list("vwxyz")
+
+
+def test_a_residual_network_of_blocks_gets_exits(batch):
+    """Layers made of layers are places as a whole."""
+    model = attach_exits(ResNet(depth=8, channels=4, input_shape=(16, 16, 3)), count=2)
+
+    assert model.num_exits == 3
+    # The baseline's own output is called `exit1`.
+    assert model.output_names == ["attached_exit1", "exit2", "exit3"]
+    assert [model.get_layer(name).input.shape[1] for name in model.output_names[:2]] == [16, 8]
+    assert exit_macs(model)[0] < exit_macs(model)[1] < exit_macs(model)[2]
+
+
+@pytest.mark.slow
+def test_mobilenet_gets_exits():
+    """A network of keras.applications, 150 layers with branches and depthwise convolutions."""
+    classifier = keras.applications.MobileNetV2((64, 64, 3), alpha=0.35, weights=None, classes=7)
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype("float32")
+    expected = classifier.predict(x, verbose=0)
+
+    model = attach_exits(classifier, count=3)
+
+    total = exit_macs(classifier)[0]
+    heads = [model.get_layer(f"exit{k}").input for k in (1, 2, 3)]
+    shares = [cost / total for name, cost in exit_places(classifier).items()
+              if any(classifier.get_layer(name).output is features for features in heads)]
+    assert shares == pytest.approx([0.25, 0.5, 0.75], abs=0.1)
+    logits = model.predict(x, verbose=0)[-1]
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(keras.ops.softmax(logits)), expected)
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda m: attach_exits(m), "one of `at` and `count`"),
+    (lambda m: attach_exits(m, count=9), "`count` is 1 to 4"),
+    (lambda m: attach_exits(m, at=["sun"]), "no layer 'sun'. Did you mean 'sum'"),
+    (lambda m: attach_exits(m, at=["pool"]), "'pool' gives .None, 8."),
+    (lambda m: attach_exits(m, at=["b", "b"]), "each once"),
+    (lambda m: attach_exits(attach_exits(m, count=1), count=1), "one input and one output"),
+    (lambda m: attach_exits(keras.Sequential(), count=1), "that is built"),
+    (lambda m: attach_exits(make_classifier("sigmoid"), count=1), "sigmoid"),
+])
+def test_what_cannot_be_done_is_told(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(make_classifier())
