@@ -50,7 +50,7 @@ def build(boosted=False, **arguments):
     return MultiExitModel(model.inputs[0], outputs)
 
 
-def run(model, optimizer, arguments, data, epochs, seed, technique):
+def run(model, optimizer, arguments, data, epochs, seed):
     steps = steps_per_epoch(data.train, BATCH_SIZE)
     rate = keras.optimizers.schedules.CosineDecay(0.0, epochs * steps - steps,
                                                   warmup_target=0.1, warmup_steps=steps)
@@ -86,8 +86,7 @@ def main():
                 continue
             keras.utils.set_random_seed(seed)
             start = time.perf_counter()
-            accuracies = run(build(**network), optimizer, compiling, data, arguments.epochs, seed,
-                             name)
+            accuracies = run(build(**network), optimizer, compiling, data, arguments.epochs, seed)
             row = {"technique": name, "seed": seed, "epochs": arguments.epochs,
                    "pictures": len(train),
                    **{f"exit{k}": f"{a:.4f}" for k, a in enumerate(accuracies, start=1)}}

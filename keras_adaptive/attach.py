@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_adaptive.graph import exit_macs, flatten, layer_macs
+from keras_adaptive.graph import exit_macs, flatten, layer_macs, tensors_by_layer
 from keras_adaptive.inference.logits import exits_give_logits
 from keras_adaptive.layers import ExitHead
 from keras_adaptive.models import MultiExitModel
@@ -12,8 +12,9 @@ from keras_adaptive.names import did_you_mean
 def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class_names=None):
     """Give a trained classifier early exits; its own output becomes the last one.
 
-    The classifier's layers are shared, not copied. Its last exit gives the classifier's answers, to
-    the last bit, until the trunk is trained.
+    The classifier's layers are shared, not copied, but for a last dense layer with a softmax: the
+    last exit has its weights without the softmax. This exit gives the classifier's answers, to the
+    last bit, until the trunk is trained.
 
     Args:
         model: `keras.Model`, Functional or Sequential, with one input and one output
@@ -24,8 +25,8 @@ def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class
             multiply-adds, where a single feature map passes; see `exit_places`.
         head: function `(features, num_classes, name) -> logits` of symbolic tensors, or `None` for
             an `ExitHead` with global pooling. What makes the logits carries the `name`.
-        train_trunk: bool. Whether the classifier's layers learn, too. Otherwise they are frozen,
-            also in `model`, whose layers they are.
+        train_trunk: bool. Whether the classifier's layers learn, too, as far as they are trainable.
+            Otherwise they are frozen, also in `model`, whose layers they are.
         class_names: sequence of strings or `None`, see `MultiExitModel`.
 
     Returns:
@@ -51,20 +52,22 @@ def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class
     if (at is None) == (count is None):
         raise ValueError(f"`attach_exits` takes one of `at` and `count`. Received: at={at!r}, "
                          f"count={count!r}.")
-    names = _choose_places(model, count) if at is None else _check_places(model, at)
+    tensors = tensors_by_layer(model)
+    names = _choose_places(model, count) if at is None else _check_places(model, at, tensors)
     taken = {layer.name for layer in model.layers}
     exits = []
     for number, name in enumerate(names, start=1):
-        features = model.get_layer(name).output
+        _, (features,) = tensors[name]
         exits.append((head or _default_head)(features, num_classes, _free_name(number, taken)))
         if tuple(exits[-1].shape) != (None, num_classes):
             raise ValueError(
                 f"`head` must give logits of shape (None, {num_classes}). Received: "
                 f"{tuple(exits[-1].shape)}."
             )
-    exits.append(_logits(model, _free_name(len(names) + 1, taken)))
-    for layer in model.layers:
-        layer.trainable = train_trunk
+    exits.append(_logits(model, tensors, _free_name(len(names) + 1, taken), train_trunk))
+    if not train_trunk:
+        for layer in model.layers:
+            layer.trainable = False
     return MultiExitModel(model.inputs[0], exits, class_names or getattr(
         model, "class_names", None), getattr(model, "input_rule", None))
 
@@ -83,7 +86,7 @@ def exit_places(model):
         order in which they run, to the multiply-adds up to there, of one picture.
     """
     graph = flatten(model)
-    layers = {layer.name for layer in model.layers}
+    layers = tensors_by_layer(model)
     last_use = {value: i for i, call in enumerate(graph.calls) for value in call.inputs}
     last_use[graph.outputs[0]] = len(graph.calls)
     alive, total, at_cost = set(graph.inputs), 0, {}
@@ -119,7 +122,7 @@ def _choose_places(model, count):
     return chosen
 
 
-def _check_places(model, at):
+def _check_places(model, at, tensors):
     """Return the names in the order in which their layers run."""
     order = {layer.name: i for i, layer in enumerate(model.layers)}
     names = [at] if isinstance(at, str) else list(at)
@@ -131,11 +134,16 @@ def _check_places(model, at):
                 f"{model.name!r} has no layer {name!r}.{did_you_mean(name, order)} Layers inside "
                 "of other layers cannot be named; `exit_places` lists good ones."
             )
-        shape = getattr(model.get_layer(name).output, "shape", ())
-        if len(shape) != 4:
+        if name not in tensors:
+            raise ValueError(
+                f"{model.name!r} calls {name!r} several times, so that the name does not say where "
+                "the exit stands. `exit_places` lists good ones."
+            )
+        shapes = [tuple(tensor.shape) for tensor in tensors[name][1]]
+        if len(shapes) != 1 or len(shapes[0]) != 4:
             raise ValueError(
                 "Exits are attached to feature maps (batch, height, width, channels). "
-                f"{name!r} gives {tuple(shape)}."
+                f"{name!r} gives {', '.join(map(str, shapes))}."
             )
     return sorted(names, key=order.get)
 
@@ -166,27 +174,29 @@ def _default_head(features, num_classes, name):
     return ExitHead(num_classes, pooling="global", name=name)(features)
 
 
-def _logits(model, name):
+def _logits(model, tensors, name, train_trunk):
     """Return the classifier's logits, under the name of the last exit."""
     output = model.outputs[0]
     if not exits_give_logits(model)[0]:
-        output = _before_softmax(model)
+        output = _before_softmax(model, tensors, train_trunk)
     # An identity that carries the name.
     return keras.layers.Activation("linear", dtype="float32", name=name)(output)
 
 
-def _before_softmax(model):
+def _before_softmax(model, tensors, train_trunk):
     layer = model.layers[-1]
+    (before, *_), _ = tensors.get(layer.name, ([None], []))
     if isinstance(layer, keras.layers.Softmax) or (
             isinstance(layer, keras.layers.Activation)
             and layer.activation is keras.activations.softmax):
-        return layer.input
+        return before
     if isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.softmax:
         # The same weights without the softmax: a copy, because a layer has one activation.
         linear = keras.layers.Dense.from_config(
             {**layer.get_config(), "activation": "linear", "name": f"{layer.name}_logits"})
-        logits = linear(layer.input)
+        logits = linear(before)
         linear.set_weights(layer.get_weights())
+        linear.trainable = train_trunk
         return logits
     raise ValueError(
         f"{model.name!r} ends with {layer.name!r}, a {type(layer).__name__}, whose logits are not "

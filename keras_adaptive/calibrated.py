@@ -94,7 +94,8 @@ class CalibratedThresholds:
         search = ThresholdSearch(outputs, macs, smooth=True)
         best = outputs.accuracies()[-1]
         budgets = sorted({round(float(b)) for b in np.geomspace(macs[0], macs[-1], NUM_BUDGETS)})
-        accuracies = [round(best - loss, 6) for loss in ACCURACY_LOSSES if best > loss]
+        accuracies = [math.floor(1e6 * (best - loss) + 1e-6) / 1e6  # never above what is reached
+                      for loss in ACCURACY_LOSSES if best > loss]
         by_macs = [_stored({"macs": budget}, search.within(budget)) for budget in budgets]
         by_accuracy = [_stored({"accuracy": goal}, search.reaching(goal)) for goal in accuracies]
         by_max_loss = [_bounded(outputs, macs, max_loss, best) for max_loss in MAX_LOSSES]

@@ -97,7 +97,8 @@ def _evaluate(arguments):
 
     model = zoo.load(arguments.model or zoo.DEFAULT_MODEL, pretrained=True)
     with contextlib.redirect_stdout(sys.stderr):  # Keras reports downloads and progress there
-        test = spread(load_data(arguments.data, model.input_shape[1]).test, arguments.num_pictures)
+        size = model.input_shape[1]
+        test = spread(load_data(arguments.data, size).test, arguments.num_pictures).resized(size)
         check_labels(test, model.output_shape)
         points = evaluate(model, test, arguments.threshold, arguments.batch_size, verbose=1)
     _print(_points_table(points, model.name, len(test)))

@@ -77,7 +77,8 @@ def measure(name, data, num_pictures=None, batch_size=256, verbose=0):
             f"{entry.name!r} tells the classes {_short(entry.class_names)} apart, {data!r} has "
             f"{_short(parts.class_names)}. Give the data set that the network was trained on."
         )
-    validation, test = (spread(part, num_pictures) for part in (parts.validation, parts.test))
+    validation, test = (spread(part, num_pictures).resized(entry.input_rule["size"][0])
+                        for part in (parts.validation, parts.test))
     model = zoo.load(entry.name, pretrained=True)
     for part in (validation, test):
         check_labels(part, model.output_shape)

@@ -75,10 +75,12 @@ def test_count_places_exits_near_even_shares(batch):
     assert places["b"] < exit_macs(model)[0] and places["sum"] < exit_macs(model)[1]
 
 
-def test_heads_learn_alone_and_leave_the_last_exit_as_it_was(batch):
-    classifier = make_classifier()
-    before = classifier.predict(batch, verbose=0)
+@pytest.mark.parametrize("ending", [{}, {"activation": "softmax"},
+                                    {"activation": "softmax", "separate": True}])
+def test_heads_learn_alone_and_leave_the_last_exit_as_it_was(batch, ending):
+    classifier = make_classifier(**ending)
     model = attach_exits(classifier, at=["sum", "a_relu"])
+    before = model.predict(batch, verbose=0)[-1]
     model.compile("adam", distillation=LastExitDistillation())
     head = model.get_layer("exit1").get_weights()
 
@@ -101,11 +103,7 @@ def test_the_trunk_learns_where_it_is_asked_to(batch):
 
 
 def test_a_head_of_ones_own_is_used(batch):
-    def head(features, num_classes, name):
-        x = keras.layers.GlobalMaxPooling2D()(features)
-        return keras.layers.Dense(num_classes, name=name)(x)
-
-    model = attach_exits(make_classifier(), at=["b"], head=head)
+    model = attach_exits(make_classifier(), at=["b"], head=dense_head)
 
     assert isinstance(model.get_layer("exit1"), keras.layers.Dense)
     with pytest.raises(ValueError, match="`head` must give logits of shape .None, 5."):
@@ -132,6 +130,39 @@ def test_a_residual_network_of_blocks_gets_exits(batch):
     assert model.output_names == ["attached_exit1", "exit2", "exit3"]
     assert [model.get_layer(name).input.shape[1] for name in model.output_names[:2]] == [16, 8]
     assert exit_macs(model)[0] < exit_macs(model)[1] < exit_macs(model)[2]
+
+
+def test_a_model_that_was_made_by_adding_layers_is_not_computed_twice():
+    """Its layers were called by earlier forms of it, too."""
+    classifier = keras.Sequential([keras.Input((16, 16, 3))])
+    for number in range(3):
+        classifier.add(keras.layers.Conv2D(4, 3, name=f"conv{number}"))
+    classifier.add(keras.layers.GlobalAveragePooling2D())
+    classifier.add(keras.layers.Dense(5))
+
+    model = attach_exits(classifier, at=["conv0"], head=dense_head)
+
+    assert exit_macs(model)[-1] == exit_macs(classifier)[0] + 4 * 5
+
+
+def dense_head(features, num_classes, name):
+    x = keras.layers.GlobalAveragePooling2D()(features)
+    return keras.layers.Dense(num_classes, name=name)(x)
+
+
+def test_a_nested_base_is_a_place(batch):
+    """The usual form of transfer learning: another model is a layer of this one."""
+    inner = keras.Input((16, 16, 3))
+    base = keras.Model(inner, keras.layers.Conv2D(4, 3, name="conv")(inner), name="base")
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(6, 3, name="after")(base(inputs))
+    classifier = keras.Model(inputs, dense_head(x, 5, "top"))
+    expected = classifier.predict(batch, verbose=0)
+
+    model = attach_exits(classifier, at=["base"])
+
+    np.testing.assert_array_equal(model.predict(batch, verbose=0)[-1], expected)
+    assert list(exit_places(classifier)) == ["base", "after"]
 
 
 @pytest.mark.slow

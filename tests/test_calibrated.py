@@ -163,3 +163,13 @@ def test_ties_go_to_the_cheaper_and_the_more_accurate(stored):
     only = dataclasses.replace(stored, by_macs=(dear, first), by_accuracy=())
 
     assert only.choose(macs=1e12) is first
+
+
+def test_a_network_of_one_exit_reaches_its_own_accuracy():
+    """27 of 33 is 0.818181..., which rounded up would be out of reach."""
+    sure = np.full((33, 2), [0.75, 0.25], "float32")
+    outputs = ExitOutputs(sure[None], np.array([0] * 27 + [1] * 6))
+
+    calibrated = CalibratedThresholds.from_outputs(outputs, [100], "made up")
+
+    assert calibrated.by_accuracy[-1].validation_accuracy == 27 / 33

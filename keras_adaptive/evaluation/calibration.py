@@ -13,8 +13,9 @@ _LOWEST, _HIGHEST = 0.05, 20.0
 def fit_temperatures(outputs):
     """Return the temperature of each exit that makes its probabilities fit the labels best.
 
-    Logits divided by the temperature give probabilities of the same classes in the same order: no
-    answer changes, confidences do. The temperature minimises the mean cross-entropy.
+    Logits divided by the temperature give probabilities of the same classes in the same order:
+    confidences change, answers do not, but for probabilities that rounding makes equal. The
+    temperature minimises the mean cross-entropy.
 
     Args:
         outputs: `ExitOutputs` of a validation part.

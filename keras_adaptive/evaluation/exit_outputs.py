@@ -41,8 +41,8 @@ class ExitOutputs:
         labels: int array `(n,)`.
 
     Raises:
-        ValueError: If the shapes do not fit each other, there is no picture, or a label is no
-            class.
+        ValueError: If the shapes do not fit each other, there is no picture, a label is no class,
+            or a probability is no finite number.
 
     Example:
 
@@ -64,6 +64,10 @@ class ExitOutputs:
                 "`probabilities` has the shape (exits, pictures, classes), `labels` (pictures,), "
                 f"and neither is empty. Received: {probabilities.shape} and {labels.shape}."
             )
+        if labels.dtype.kind not in "iu":
+            raise ValueError(f"`labels` are whole numbers. Received: dtype {labels.dtype}.")
+        if not np.isfinite(probabilities).all():
+            raise ValueError("`probabilities` are finite numbers. Received NaN or infinity.")
         if labels.min() < 0 or labels.max() >= probabilities.shape[2]:
             raise ValueError(
                 f"`labels` are 0 to {probabilities.shape[2] - 1}, as there are "

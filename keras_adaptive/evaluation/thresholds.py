@@ -12,6 +12,9 @@ _NUM_PRICES = 100  # of a multiply-add, that are tried at once
 _NUM_BINS = 100  # of confidences while prices are tried; what is found is then refined exactly
 _MAX_SWEEPS = 8
 
+# A budget that is exactly a mean cost is met, in whatever order that is summed.
+_ROUNDING = 1 + 1e-9
+
 
 @dataclasses.dataclass(frozen=True)
 class ChosenThresholds:
@@ -51,12 +54,13 @@ class ThresholdSearch:
     to the first, until the accuracy less the price of the work no longer grows; for many prices at
     once, each from another threshold shared by all exits. Then, from the best within the budget,
     single thresholds are moved to where they use what is left of it, with every distinct confidence
-    as a candidate. Moves never lower the accuracy, so the result is at least as accurate as any
-    start within the budget. That it is the best of all thresholds is not proved.
+    as a candidate. Moves never lower what is maximised, so that without `smooth` the result is at
+    least as accurate as any start within the budget. That it is the best of all thresholds is not
+    proved.
 
     Args:
         outputs: `ExitOutputs` of a validation part.
-        exit_macs: sequence of numbers, the multiply-adds up to each exit, increasing.
+        exit_macs: sequence of numbers, the multiply-adds up to each exit, never decreasing.
         starts: sequence of further thresholds to start from, each one number per exit.
         smooth: bool. Whether a picture counts as right by the probability that its confidence,
             scaled with the exit's temperature, says, and not by its label. What is found is then a
@@ -64,7 +68,7 @@ class ThresholdSearch:
             Results are told by labels in any case.
 
     Raises:
-        ValueError: If `exit_macs` are not one increasing positive number per exit.
+        ValueError: If `exit_macs` are not one positive number per exit, or they decrease.
 
     Example:
 
@@ -111,13 +115,14 @@ class ThresholdSearch:
         """
         if not macs > 0:
             raise ValueError(f"`macs` is a number of multiply-adds above 0. Received: {macs!r}.")
-        feasible = [c for c in self._candidates if c.cost <= macs]
+        limit = macs * _ROUNDING
+        feasible = [c for c in self._candidates if c.cost <= limit]
         if not feasible:
             return self._choice(self._all_at(0), macs)
         start = max(feasible, key=lambda c: (c.value, -c.cost))
         # Of two that are equally good, the cheaper: a thousandth of a picture decides.
         cuts = self._refine(start.cuts, lambda right, value, cost: np.where(
-            cost <= macs, value - 1e-3 * cost / self._macs[-1], -np.inf))
+            cost <= limit, value - 1e-3 * cost / self._macs[-1], -np.inf))
         # Larger budgets begin here.
         self._candidates.append(_Candidate(cuts, *self._measure(cuts)))
         return self._choice(cuts, macs)
@@ -238,7 +243,7 @@ class ThresholdSearch:
                       for values, cut, share in zip(self._values, cuts, shares)]
         return ChosenThresholds((*thresholds, 0.0), right / self._num, cost,
                                 tuple(float(share) for share in shares),
-                                budget, budget is None or cost <= budget)
+                                budget, budget is None or cost <= budget * _ROUNDING)
 
 
 def check_exit_macs(exit_macs, num_exits):

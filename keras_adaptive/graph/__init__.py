@@ -1,6 +1,6 @@
 """What a model computes, as plain data: its calls, its stages, its cost."""
 
-from keras_adaptive.graph.calls import Call, Calls, Spec, flatten
+from keras_adaptive.graph.calls import Call, Calls, Spec, flatten, tensors_by_layer
 from keras_adaptive.graph.costs import exit_macs, exit_parameters, layer_macs
 from keras_adaptive.graph.stages import Stage, split_into_stages
 
@@ -14,4 +14,5 @@ __all__ = [
     "flatten",
     "layer_macs",
     "split_into_stages",
+    "tensors_by_layer",
 ]

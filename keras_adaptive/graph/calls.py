@@ -140,6 +140,27 @@ def flatten(model, order=None):
     )
 
 
+def tensors_by_layer(model):
+    """Return the symbolic tensors of a model's own layers, in this model's graph.
+
+    A layer's `input` and `output` are those of its first call, which may belong to another model.
+
+    Args:
+        model: `keras.Model`, Functional or Sequential.
+
+    Returns:
+        Dict from the name of every layer that the model calls exactly once to a pair of lists: the
+        tensors that it takes, and those that it gives.
+    """
+    graph = _graph_of(model)
+    nodes = [node for depth in sorted(graph._nodes_by_depth, reverse=True)
+             for node in graph._nodes_by_depth[depth]
+             if isinstance(node.operation, keras.layers.Layer)]
+    names = [node.operation.name for node in nodes]
+    return {name: (list(node.input_tensors), list(node.output_tensors))
+            for name, node in zip(names, nodes) if names.count(name) == 1}
+
+
 def trainable_variables(operation):
     """Return the variables an operation was made to train, also where it is frozen now."""
     if not isinstance(operation, keras.layers.Layer):

@@ -16,7 +16,7 @@ from keras_adaptive.inference.inputs import NetworkInput
 from keras_adaptive.inference.logits import exits_give_logits
 from keras_adaptive.inference.prediction import Prediction
 from keras_adaptive.inference.progress import show_progress
-from keras_adaptive.inference.schedule import Answers, Schedule
+from keras_adaptive.inference.schedule import Schedule
 
 
 class EarlyExitPredictor:
@@ -42,7 +42,8 @@ class EarlyExitPredictor:
             batch that the network takes: for networks that do not normalise inside.
         class_names: sequence of strings. Defaults to `model.class_names`, where there is one.
         temperatures: sequence of floats, one per exit of the model, or None. Logits are divided by
-            them, which makes confidences honest; see `fit_temperatures`. No class changes.
+            them, which makes confidences honest; see `fit_temperatures`. Classes stay, but for
+            probabilities that rounding makes equal.
 
     Raises:
         ValueError: If an argument does not fit the model.
@@ -114,16 +115,16 @@ class EarlyExitPredictor:
         _check_batch_size(batch_size)
         pictures = self._input.open(images)
         schedule = Schedule(self._engine, self._thresholds_in_use(), int(batch_size),
-                            self._temperatures_in_use())
+                            self._read)
         answers, size = [], self._input.size
         with show_progress(pictures.num_pictures, batch_size, verbose) as advance:
             for batch in self._input.batches(pictures, int(batch_size)):
                 size = batch.shape[1:3]
                 for answer in schedule.admit(batch):
-                    answers.append(self._checked(answer))
+                    answers.append(answer)
                     advance(len(answer.positions))
             for answer in schedule.finish():
-                answers.append(self._checked(answer))
+                answers.append(answer)
                 advance(len(answer.positions))
         return self._collect(answers, size, pictures.files)
 
@@ -176,38 +177,45 @@ class EarlyExitPredictor:
         """Return the answers of all exits in use, as `ExitOutputs`, and the pictures' size."""
         _check_batch_size(batch_size)
         pictures = self._input.open(images)
-        temperatures = self._temperatures_in_use()
-        per_batch, size = [], self._input.size
+        per_batch, size, num_pictures = [], self._input.size, 0
         with show_progress(pictures.num_pictures, batch_size, verbose) as advance:
             for batch in self._input.batches(pictures, int(batch_size)):
                 size, carried, answers = batch.shape[1:3], [batch], []
-                for stage, temperature in enumerate(temperatures, start=1):
+                positions = num_pictures + np.arange(len(batch))
+                num_pictures += len(batch)
+                for stage in range(1, len(self.exits) + 1):
                     probabilities, carried = self._engine.run(stage, carried, int(batch_size))
-                    answer = Answers(np.arange(len(batch)), stage, probabilities)
-                    answers.append(with_temperature(self._checked(answer).probabilities,
-                                                    temperature))
+                    answers.append(self._read(stage, positions, probabilities))
                 per_batch.append(np.stack(answers))
                 advance(len(batch))
         if not per_batch:
             raise ValueError("`x` holds no pictures; thresholds are chosen on some thousand.")
-        return ExitOutputs(np.concatenate(per_batch, axis=1), np.asarray(labels).reshape(-1)), size
+        labels = np.asarray(labels)
+        if labels.reshape(-1).shape != (num_pictures,) or labels.dtype.kind not in "iu":
+            raise ValueError(
+                f"`y` takes one whole number per picture: {num_pictures}. Received: shape "
+                f"{labels.shape}, dtype {labels.dtype}."
+            )
+        return ExitOutputs(np.concatenate(per_batch, axis=1), labels.reshape(-1)), size
 
-    def _checked(self, answer):
-        sums = answer.probabilities.sum(axis=1)
+    def _read(self, stage, positions, probabilities):
+        """Check what an exit in use gave, and scale it with its temperature."""
+        number = self.exits[stage - 1]
+        sums = probabilities.sum(axis=1)
         if not np.isfinite(sums).all():
             raise ValueError(
-                f"Exit {self.exits[answer.stage - 1]} of {self.model.name!r} gave NaN or infinity "
-                f"for picture {answer.positions[~np.isfinite(sums)][0]}. Its weights are damaged, "
-                "or its precision does not hold its values."
+                f"Exit {number} of {self.model.name!r} gave NaN or infinity for picture "
+                f"{positions[~np.isfinite(sums)][0]}. Its weights are damaged, or its precision "
+                "does not hold its values."
             )
         # Half-precision softmaxes of thousands of classes miss 1 by less than this.
         if np.any(np.abs(sums - 1) > 0.05):
             raise ValueError(
-                f"Exit {self.exits[answer.stage - 1]} of {self.model.name!r} should give "
-                f"probabilities, but they add up to {sums[np.argmax(np.abs(sums - 1))]:.3g}. "
-                "Pass `from_logits=True` if it gives logits."
+                f"Exit {number} of {self.model.name!r} should give probabilities, but they add up "
+                f"to {sums[np.argmax(np.abs(sums - 1))]:.3g}. Pass `from_logits=True` if it gives "
+                "logits."
             )
-        return answer
+        return with_temperature(probabilities, self.temperatures[number - 1])
 
     def _collect(self, answers, size, files):
         num_pictures = sum(len(answer.positions) for answer in answers)
@@ -232,9 +240,6 @@ class EarlyExitPredictor:
     def _thresholds_in_use(self):
         per_exit = np.broadcast_to(np.float32(self.threshold), self.num_exits)
         return per_exit[np.array(self.exits) - 1]
-
-    def _temperatures_in_use(self):
-        return [self.temperatures[number - 1] for number in self.exits]
 
     def _count_macs(self, size):
         """Return the cost of the exits in use and of the whole network, for pictures of a size."""

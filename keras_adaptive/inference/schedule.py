@@ -4,8 +4,6 @@ import dataclasses
 
 import numpy as np
 
-from keras_adaptive.evaluation.calibration import with_temperature
-
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
@@ -28,13 +26,14 @@ class Schedule:
         engine: see `keras_adaptive.inference.engines`.
         thresholds: float32 array, one value per stage; the last is not used.
         batch_size: int. Most rows in a call of a stage.
-        temperatures: sequence of floats, one per stage, that logits are divided by.
+        read: function `(stage, positions, probabilities) -> probabilities`. Checks what an exit
+            gave, and makes confidences of it.
     """
 
-    def __init__(self, engine, thresholds, batch_size, temperatures):
+    def __init__(self, engine, thresholds, batch_size, read):
         self._engine = engine
         self._thresholds = thresholds
-        self._temperatures = temperatures
+        self._read = read
         self._batch_size = batch_size
         self._num_stages = len(thresholds)
         self._queues = {stage: _Queue(engine, batch_size)
@@ -68,7 +67,7 @@ class Schedule:
         """Run a batch, and then each deeper stage whose queue this fills."""
         while True:
             probabilities, carried = self._engine.run(stage, carried, self._batch_size)
-            probabilities = with_temperature(probabilities, self._temperatures[stage - 1])
+            probabilities = self._read(stage, positions, probabilities)
             is_leaving = self._leaving(stage, probabilities)
             if is_leaving.any():
                 yield Answers(positions[is_leaving], stage, probabilities[is_leaving])

@@ -55,7 +55,7 @@ class MultiExitModel(keras.Model):
                 exits' losses; `None` weighs each by 1, as the papers do.
             metrics: sequence of strings or `keras.metrics.Metric`. Each exit gets its own copy.
             distillation: `keras_adaptive.training.losses.LastExitDistillation` or `None`. Sample
-                weights do not weigh its part of the loss.
+                weights and exit weights do not weigh its part of the loss.
             **kwargs: as in `keras.Model.compile`. `jit_compile` is on for JAX only by default.
 
         Raises:
@@ -83,6 +83,11 @@ class MultiExitModel(keras.Model):
         exit_weights = None if exit_weights is None else [float(w) for w in exit_weights]
         loss_weights = exit_weights
         if distillation is not None:
+            if not hasattr(distillation, "exit_weights"):
+                raise ValueError(
+                    "`distillation` is a `keras_adaptive.training.losses.LastExitDistillation`. "
+                    f"Received: {distillation!r}."
+                )
             loss_weights = [own * other for own, other in zip(
                 exit_weights or [1.0] * self.num_exits, distillation.exit_weights(self.num_exits))]
         self._distillation = distillation

@@ -23,7 +23,8 @@ def load_folder(folder, image_size):
             the same size, and keep it.
 
     Returns:
-        `Data`. Class numbers are the alphabetical order of the names of the folders in `train`.
+        `Data`. Class numbers follow the names of the folders in `train`, ordered by code points
+        (`B` before `a`).
 
     Raises:
         ValueError: If a folder is missing or empty, classes differ between the parts, or files

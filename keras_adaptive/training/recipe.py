@@ -142,9 +142,15 @@ class Recipe:
             phases.append(Phase(**phase))
         training["phases"] = tuple(phases)
         _check_drops(name, training)
+        _check_ranges(name, training)
         training["exit_weights"] = tuple(training.get("exit_weights", ()))
         _check_keys(f"{name}, distillation", training.get("distillation", {}),
                     inspect.signature(LastExitDistillation).parameters)
+        if training.get("distillation"):
+            try:
+                LastExitDistillation(**training["distillation"])
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{name}, distillation: {error}") from error
         counts = [training["batch_size"], *(n for p in phases for n in (p.epochs, p.image_size))]
         if not phases or min(counts) < 1:
             raise ValueError(
@@ -152,6 +158,12 @@ class Recipe:
                 f"`batch_size` are at least 1. Received: {content['training']}."
             )
         _check_keys(f"{name}, [data]", content["data"], ("name",), required=("name",))
+        if not isinstance(content["data"]["name"], str):
+            raise ValueError(f"{name}, [data]: `name` must be of type str. "
+                             f"Received: {content['data']['name']!r}.")
+        if not isinstance(content["model"].get("configuration", ""), str):
+            raise ValueError(f"{name}, [model]: `configuration` must be of type str. "
+                             f"Received: {content['model']['configuration']!r}.")
         if "configuration" not in content["model"]:
             raise ValueError(f"{name}, [model]: the key 'configuration' is missing.")
         _check_keys(f"{name}, [model]", content["model"],
@@ -258,10 +270,32 @@ class Recipe:
         return dataclasses.replace(self, model={**self.model, **small}, training=training)
 
 
+def _check_ranges(name, training):
+    """Check the numbers that an optimizer or a loss would refuse late, or take and go wrong."""
+    for key, is_right, wanted in (
+            ("peak_learning_rate", lambda x: 0 < x < float("inf"), "above 0"),
+            ("warmup_epochs", lambda x: 0 <= x < float("inf"), "0 or more"),
+            ("momentum", lambda x: 0 <= x < 1, "0 or more and below 1"),
+            ("weight_decay", lambda x: 0 <= x < float("inf"), "0 or more"),
+            ("l2", lambda x: 0 <= x < float("inf"), "0 or more"),
+            ("label_smoothing", lambda x: 0 <= x < 1, "0 or more and below 1")):
+        if key in training and not is_right(training[key]):
+            raise ValueError(f"{name}: `{key}` is {wanted}. Received: {training[key]}.")
+    weights = training.get("exit_weights", ())
+    if not all(_is_number(weight) and 0 <= weight < float("inf") for weight in weights):
+        raise ValueError(
+            f"{name}: `exit_weights` are numbers of 0 or more. Received: {list(weights)}."
+        )
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _check_drops(name, training):
     """Check `drop_epochs`, which stand in place of a warm-up and a cosine."""
     drops = training["drop_epochs"] = tuple(training.get("drop_epochs", ()))
-    if not all(isinstance(epoch, int) and epoch > 0 for epoch in drops) or sorted(
+    if not all(_is_number(epoch) and epoch == int(epoch) > 0 for epoch in drops) or sorted(
             set(drops)) != list(drops):
         raise ValueError(
             f"{name}: `drop_epochs` are numbers of epochs, increasing. Received: {list(drops)}."
@@ -283,11 +317,14 @@ def _check_record(where, values, record):
                 required=[f.name for f in fields if f.default is dataclasses.MISSING
                           and f.default_factory is dataclasses.MISSING])
     types = {int: int, float: (int, float), str: str, tuple: list, bool: bool, dict: dict}
+    names = {tuple: "list", dict: "table"}  # as TOML calls them
     for field in fields:
-        if field.name in values and not isinstance(values[field.name], types[field.type]):
+        value = values.get(field.name)
+        is_bool = isinstance(value, bool) and field.type is not bool  # an int in Python
+        if field.name in values and (is_bool or not isinstance(value, types[field.type])):
             raise ValueError(
-                f"{where}: `{field.name}` must be of type {field.type.__name__}. "
-                f"Received: {values[field.name]!r}."
+                f"{where}: `{field.name}` must be of type "
+                f"{names.get(field.type, field.type.__name__)}. Received: {value!r}."
             )
 
 

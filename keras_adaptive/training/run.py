@@ -89,7 +89,7 @@ class _State:
                 written_for = file.attrs["recipe"]
                 self.epoch = int(file.attrs["epoch"])
                 self.best = float(file.attrs["best"])
-            if written_for != _fingerprint(recipe):
+            if not _is_continued(written_for, _fingerprint(recipe)):
                 raise ValueError(
                     f"{path} holds the state of another recipe than {recipe.name!r}, or the recipe "
                     "was edited since. Choose another folder, or delete this one to start anew."
@@ -145,6 +145,25 @@ def _fingerprint(recipe):
         for field in dataclasses.fields(recipe.training)
         if getattr(recipe.training, field.name) not in (field.default, (), {})
     }
-    training["phases"] = [dataclasses.asdict(phase) for phase in recipe.training.phases]
+    training["phases"] = [
+        {key: value for key, value in dataclasses.asdict(phase).items() if value is not False}
+        for phase in recipe.training.phases
+    ]
     return json.dumps({"model": recipe.model, "data": recipe.data, "training": training},
                       sort_keys=True)
+
+
+def _is_continued(written_for, wanted):
+    """Return whether a state is the recipe's, or that of a recipe which it only lengthens.
+
+    A run may go on with phases that were added after it was finished, if the first of them restarts
+    the learning rate: what came before is then as it would have been.
+    """
+    try:
+        before, now = json.loads(written_for), json.loads(wanted)
+        phases, longer = before["training"].pop("phases"), now["training"].pop("phases")
+    except (ValueError, KeyError, TypeError):  # written by another program
+        return False
+    added = longer[len(phases):]
+    return (before == now and longer[:len(phases)] == phases
+            and (not added or added[0].get("restart", False)))

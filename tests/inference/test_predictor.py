@@ -448,3 +448,16 @@ def test_temperatures_soften_confidences_and_change_no_class(make_network, image
     logits = np.log(plain.probabilities) / 3
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(soft.probabilities, expected, rtol=1e-4)
+
+
+def test_temperatures_do_not_hide_outputs_that_are_no_probabilities(make_network, images):
+    predictor = EarlyExitPredictor(make_network(0), from_logits=False, temperatures=[2, 2, 2, 2])
+
+    with pytest.raises(ValueError, match="should give probabilities"):
+        predictor.predict(images)
+
+
+@pytest.mark.parametrize("labels", [np.zeros(40, int), np.zeros(41), np.eye(41, dtype=int)])
+def test_labels_that_fit_no_picture_are_told_as_y(make_network, images, labels):
+    with pytest.raises(ValueError, match="`y` takes one whole number per picture: 41"):
+        EarlyExitPredictor(make_network(0)).calibrate(images, labels, macs=1e6)

@@ -53,7 +53,7 @@ class ScriptedEngine:
 def run_schedule(leave_at, num_stages, batch_size):
     engine = ScriptedEngine(leave_at)
     schedule = Schedule(engine, np.full(num_stages, 0.9, "float32"), batch_size,
-                        np.ones(num_stages))
+                        lambda stage, positions, probabilities: probabilities)
     taken = np.zeros(len(leave_at), int)
     for start in range(0, len(leave_at), batch_size):
         pictures = np.arange(start, min(start + batch_size, len(leave_at)))

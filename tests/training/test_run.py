@@ -169,3 +169,29 @@ def test_the_log_has_each_epoch_once(recipe, tiny_data, tmp_path):
     assert (folder / "log.csv").read_text().splitlines(keepends=True)[:3] == lines[:3]
     epochs = [row["epoch"] for row in csv.DictReader((folder / "log.csv").open())]
     assert epochs == ["0", "1", "2"]
+
+
+def test_a_finished_run_is_lengthened_by_phases_that_restart(content, tiny_data, tmp_path):
+    """And ends with the weights of one run of all phases."""
+    longer = {**content["training"], "phases": [
+        *content["training"]["phases"], {"epochs": 1, "image_size": 32, "restart": True}]}
+    longer = Recipe.from_dict("longer", {**content, "training": longer})
+    train(Recipe.from_dict("test", content), tiny_data, tmp_path / "run", verbose=0)
+
+    train(longer, tiny_data, tmp_path / "run", verbose=0)
+
+    train(longer, tiny_data, tmp_path / "whole", verbose=0)
+    with h5py.File(tmp_path / "run/state.h5") as ours, \
+            h5py.File(tmp_path / "whole/state.h5") as theirs:
+        assert ours.attrs["epoch"] == 4
+        for name in theirs["weights"]:
+            assert_array_equal(ours[f"weights/{name}"], theirs[f"weights/{name}"])
+
+
+def test_other_changes_to_the_phases_are_another_recipe(content, tiny_data, tmp_path):
+    """Without a restart, more phases would have made another learning rate from the start."""
+    train(Recipe.from_dict("test", content), tiny_data, tmp_path, verbose=0)
+    content["training"]["phases"] += [{"epochs": 1, "image_size": 32}]
+
+    with pytest.raises(ValueError, match="state of another recipe"):
+        train(Recipe.from_dict("test", content), tiny_data, tmp_path, verbose=0)
