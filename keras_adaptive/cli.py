@@ -92,9 +92,11 @@ def _evaluate(arguments):
     from keras_adaptive import zoo
     from keras_adaptive.curves import plot_accuracy
     from keras_adaptive.evaluation.operating_points import evaluate, spread, write_points
-    from keras_adaptive.plots import save_figure
+    from keras_adaptive.plots import check_figure_path, save_figure
     from keras_adaptive.training.datasets import check_labels, load_data
 
+    if arguments.plot:
+        check_figure_path(arguments.plot)
     model = zoo.load(arguments.model or zoo.DEFAULT_MODEL, pretrained=True)
     with contextlib.redirect_stdout(sys.stderr):  # Keras reports downloads and progress there
         size = model.input_shape[1]
@@ -113,8 +115,10 @@ def _evaluate(arguments):
 
 def _plot(arguments):
     from keras_adaptive import zoo
+    from keras_adaptive.plots import check_figure_path
     from keras_adaptive.report import measure, write_plots
 
+    check_figure_path("accuracy.png")
     with contextlib.redirect_stdout(sys.stderr):
         measured = measure(arguments.model or zoo.DEFAULT_MODEL, arguments.data,
                            arguments.num_pictures, arguments.batch_size, verbose=1)
@@ -123,8 +127,10 @@ def _plot(arguments):
 
 
 def _card(arguments):
+    from keras_adaptive.plots import check_figure_path
     from keras_adaptive.report import complete_entry, measure
 
+    check_figure_path("accuracy.png")
     with contextlib.redirect_stdout(sys.stderr):
         measured = measure(arguments.name, arguments.data, None, arguments.batch_size, verbose=1)
     print(f"Card: {os.path.abspath(complete_entry(measured))}")

@@ -179,6 +179,22 @@ def _easy_and_hard(outputs, thresholds):
             (exits == outputs.num_exits) & right[-1] & ~right[:-1].any(axis=0))
 
 
+def check_figure_path(path):
+    """Raise before long work what `save_figure` would raise after it.
+
+    Args:
+        path: path of a file to be.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+        ValueError: If it cannot write the format that the ending names.
+    """
+    known = sorted(new_figure(1, 1).canvas.get_supported_filetypes())
+    ending = pathlib.Path(path).suffix.removeprefix(".").lower()
+    if ending and ending not in known:
+        raise ValueError(f"Figures are written as {', '.join(known)}. Received: {str(path)!r}.")
+
+
 def save_figure(figure, path, dpi=120, num_colors=None):
     """Write a figure as PNG, or in the format that the ending of `path` names.
 

@@ -14,7 +14,7 @@ from keras_adaptive.models import RANet
 from keras_adaptive.training import recipe as recipe_module
 from keras_adaptive.training.datasets import CIFAR10_CLASSES
 
-COMMANDS = ("demo", "predict", "evaluate", "plot", "card", "list", "train")
+COMMANDS = ("demo", "predict", "evaluate", "plot", "card", "convert", "list", "train")
 
 
 @pytest.fixture(scope="module")

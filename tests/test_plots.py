@@ -6,7 +6,12 @@ from PIL import Image
 
 from keras_adaptive.evaluation import ExitOutputs
 from keras_adaptive.inference.prediction import Prediction
-from keras_adaptive.plots import plot_gallery, plot_pictures, save_figure
+from keras_adaptive.plots import (
+    check_figure_path,
+    plot_gallery,
+    plot_pictures,
+    save_figure,
+)
 
 pytest.importorskip("matplotlib")
 
@@ -140,3 +145,10 @@ def test_fewer_colours_make_a_figure_smaller(tmp_path):
 
     assert (tmp_path / "few.png").stat().st_size < (tmp_path / "all.png").stat().st_size
     assert Image.open(tmp_path / "few.png").size == Image.open(tmp_path / "all.png").size
+
+
+def test_a_format_that_cannot_be_written_is_told_beforehand():
+    check_figure_path("figures/accuracy.PNG")
+
+    with pytest.raises(ValueError, match="png.*Received: 'accuracy.xyz'"):
+        check_figure_path("accuracy.xyz")
