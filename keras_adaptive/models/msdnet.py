@@ -15,8 +15,8 @@ from keras_adaptive.layers import (
     ExitHead,
     MultiScaleCell,
     TransitionBlock,
-    equilibrate,
 )
+from keras_adaptive.layers.gradient import equilibrate
 from keras_adaptive.models.inputs import normalize
 from keras_adaptive.models.multi_exit import ConfiguredModel
 from keras_adaptive.models.ranet import check_choices, head_width, stem

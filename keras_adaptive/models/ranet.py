@@ -16,8 +16,8 @@ from keras_adaptive.layers import (
     FanInUniform,
     FusionBlock,
     TransitionBlock,
-    equilibrate,
 )
+from keras_adaptive.layers.gradient import equilibrate
 from keras_adaptive.models.inputs import normalize
 from keras_adaptive.models.multi_exit import ConfiguredModel
 

@@ -23,6 +23,7 @@ CASES = {
     "fusion_block_down": (
         lambda: layers.FusionBlock(3, 8, 2, 16, 4, 0.25, downsample=True),
         [(9, 9, 6), (9, 9, 40), (5, 5, 56)]),
+    "gradient_scale": (lambda: layers.GradientScale(0.5), [(6, 6, 9)]),
     "transition": (lambda: layers.TransitionBlock(4), [(6, 6, 9)]),
     "multi_scale": (lambda: layers.MultiScaleCell(6, 1, 2), [(9, 9, 4), (5, 5, 6)]),
     "resize": (lambda: layers.AlignedResize(7, 5), [(4, 9, 3)]),
