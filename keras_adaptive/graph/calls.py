@@ -48,6 +48,11 @@ class Call:
         """string. Name of the model's own layer that the call belongs to."""
         return self.name.split("/")[0]
 
+    @property
+    def arguments(self):
+        """Pair of a tuple and a dict: what the operation is called with, tensors as symbols."""
+        return self._arguments.args, self._arguments.kwargs
+
     def run(self, values):
         """Return the list of the call's output tensors, computed as in inference.
 

@@ -26,13 +26,16 @@ class Stage(keras.layers.Layer):
             stage, what the stage before hands on for the others.
         exit_value: int, the value that is the exit's output.
         hands_on: tuple of ints, the values made or read so far that a later stage reads.
+        needs: tuple of ints, those of `reads` that the stage itself uses.
+        makes: tuple of ints, those of `hands_on` that it makes; the others only pass through.
+        model_inputs: tuple of ints, the model's inputs.
         specs: mapping from value to `Spec`, for the whole model.
 
     Input: list of tensors, in the order of `reads`.
     Output: list of tensors, the exit's output and then those of `hands_on`.
     """
 
-    def __init__(self, index, calls, reads, exit_value, hands_on, specs, name=None):
+    def __init__(self, index, calls, reads, exit_value, hands_on, specs, model_inputs, name=None):
         # Values pass between stages in their own dtypes, whatever the precision in use.
         super().__init__(dtype="float32", autocast=False, name=name or f"stage{index}")
         self.index = index
@@ -41,6 +44,10 @@ class Stage(keras.layers.Layer):
         self.exit_value = exit_value
         self.hands_on = tuple(hands_on)
         self.specs = specs
+        self.model_inputs = tuple(model_inputs)
+        used = {exit_value, *(value for call in self.calls for value in call.inputs)}
+        self.needs = tuple(value for value in self.reads if value in used)
+        self.makes = tuple(value for value in self.hands_on if value not in self.reads)
         unique = {id(call.operation): call.operation for call in self.calls}
         self.parts = [part for part in unique.values() if isinstance(part, keras.layers.Layer)]
         self._values_to_drop = _last_uses(self.calls, {exit_value, *self.hands_on})
@@ -118,7 +125,7 @@ def split_into_stages(model, order=None):
     for index, (calls, output) in enumerate(zip(calls_of, graph.outputs), start=1):
         available.update(value for call in calls for value in call.outputs)
         hands_on = tuple(v for v in sorted(available) if last_stage.get(v, 0) > index)
-        stages.append(Stage(index, calls, reads, output, hands_on, graph.specs))
+        stages.append(Stage(index, calls, reads, output, hands_on, graph.specs, graph.inputs))
         available, reads = set(hands_on), hands_on
     _warn_about_masks(graph, stages)
     return stages

@@ -1,0 +1,334 @@
+"""How single Keras operations are written as ONNX nodes, one function per operation.
+
+A function takes the writer and the call. Maps `(batch, rows, columns, channels)` of the model are
+`(batch, channels, rows, columns)` in the graph; tensors of other ranks are as in the model.
+"""
+
+import keras
+import numpy as np
+
+from keras_adaptive.graph.steps import activation_of
+
+
+class UnsupportedOperationError(ValueError):
+    """Raised when a model has an operation that is not known to the ONNX writer."""
+
+
+OPERATIONS = {}  # by the class name of Keras's operation
+
+
+def _writes(*names):
+    def register(function):
+        OPERATIONS.update((name, function) for name in names)
+        return function
+    return register
+
+
+def activate(writer, function, name):
+    """Write an activation function of Keras behind a tensor and return the result's name."""
+    kind = getattr(function, "__name__", type(function).__name__)
+    simple = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softplus": "Softplus",
+              "softsign": "Softsign", "elu": "Elu", "selu": "Selu", "mish": "Mish",
+              "exponential": "Exp"}
+    if kind in simple:
+        return writer.add(simple[kind], [name])
+    if kind == "relu6":
+        limits = [writer.constant(np.float32(limit)) for limit in (0, 6)]
+        return writer.add("Clip", [name, *limits])
+    if kind == "silu":
+        return writer.add("Mul", [name, writer.add("Sigmoid", [name])])
+    if kind == "hard_sigmoid":
+        return writer.add("HardSigmoid", [name], alpha=1 / 6, beta=0.5)
+    if kind == "hard_silu":
+        return writer.add("HardSwish", [name])
+    if kind == "leaky_relu":
+        return writer.add("LeakyRelu", [name], alpha=0.2)
+    if kind == "softmax":
+        return writer.add("Softmax", [name], axis=-1)
+    if kind == "gelu":  # Keras's default is the approximation with tanh
+        half, one = (writer.constant(np.float32(v)) for v in (0.5, 1))
+        cube = writer.add("Mul", [name, writer.add("Mul", [name, name])])
+        scaled = writer.add("Mul", [cube, writer.constant(np.float32(0.044715))])
+        inner = writer.add("Mul", [writer.add("Add", [name, scaled]),
+                                   writer.constant(np.float32((2 / np.pi) ** 0.5))])
+        gate = writer.add("Add", [writer.add("Tanh", [inner]), one])
+        return writer.add("Mul", [writer.add("Mul", [name, half]), gate])
+    raise UnsupportedOperationError(
+        f"Activation {kind!r} cannot be written as ONNX. Use `engine=\"keras\"`."
+    )
+
+
+def _give(writer, call, name):
+    writer.set_name(call.outputs[0], name)
+
+
+def _refuse(call, what):
+    raise UnsupportedOperationError(
+        f"{call.name!r} ({type(call.operation).__name__}) cannot be written as ONNX {what}. "
+        "Use `engine=\"keras\"`."
+    )
+
+
+def _need_channels_last(call):
+    if getattr(call.operation, "data_format", "channels_last") != "channels_last":
+        _refuse(call, "with `data_format=\"channels_first\"`")
+
+
+def _numpy(variable):
+    return keras.ops.convert_to_numpy(variable).astype("float32")
+
+
+def _along_channels(writer, value, vector):
+    """Return a constant that multiplies or shifts the channels of a value."""
+    vector = np.asarray(vector, "float32").reshape(-1)
+    return writer.constant(vector.reshape(-1, 1, 1) if writer.rank(value) == 4 else vector)
+
+
+@_writes("Dense")
+def _dense(writer, call):
+    layer, value = call.operation, call.inputs[0]
+    if writer.rank(value) != 2:
+        _refuse(call, "for inputs that are not `(batch, features)`")
+    if layer.quantization_mode is not None or getattr(layer, "lora_enabled", False):
+        _refuse(call, "quantized or with LoRA")
+    inputs = [writer.name(value), writer.constant(_numpy(layer.kernel))]
+    if layer.use_bias:
+        inputs.append(writer.constant(_numpy(layer.bias)))
+    name = writer.add("Gemm", inputs)
+    if layer.activation is not None and layer.activation is not keras.activations.linear:
+        name = activate(writer, layer.activation, name)
+    _give(writer, call, name)
+
+
+@_writes("SeparableConv2D")
+def _separable(writer, call):
+    layer = call.operation
+    _need_channels_last(call)
+    if layer.strides != (1, 1) and layer.padding == "same":
+        _refuse(call, "with strides and `padding=\"same\"`")
+    depthwise = _numpy(layer.depthwise_kernel)
+    rows, columns, channels, multiplier = depthwise.shape
+    pads = [0] * 4
+    if layer.padding == "same":
+        reach = [(side - 1) * rate for side, rate in zip((rows, columns), layer.dilation_rate)]
+        pads = [*(r // 2 for r in reach), *(r - r // 2 for r in reach)]
+    name = writer.add(
+        "Conv", [writer.name(call.inputs[0]), writer.constant(depthwise.reshape(
+            rows, columns, 1, channels * multiplier).transpose(3, 2, 0, 1))],
+        group=channels, strides=list(layer.strides), pads=pads,
+        dilations=list(layer.dilation_rate), kernel_shape=[rows, columns])
+    inputs = [name, writer.constant(_numpy(layer.pointwise_kernel).transpose(3, 2, 0, 1))]
+    if layer.use_bias:
+        inputs.append(writer.constant(_numpy(layer.bias)))
+    name = writer.add("Conv", inputs, kernel_shape=[1, 1])
+    if (function := activation_of(layer)) is not None:
+        name = activate(writer, function, name)
+    _give(writer, call, name)
+
+
+@_writes("BatchNormalization")
+def _batch_norm(writer, call):
+    layer, value = call.operation, call.inputs[0]
+    if layer.axis not in (-1, writer.rank(value) - 1):
+        _refuse(call, f"along axis {layer.axis}")
+    scale = 1 / np.sqrt(_numpy(layer.moving_variance).astype("float64") + layer.epsilon)
+    if layer.scale:
+        scale = scale * _numpy(layer.gamma)
+    shift = -_numpy(layer.moving_mean) * scale
+    if layer.center:
+        shift = shift + _numpy(layer.beta)
+    name = writer.add("Mul", [writer.name(value), _along_channels(writer, value, scale)])
+    _give(writer, call, writer.add("Add", [name, _along_channels(writer, value, shift)]))
+
+
+@_writes("Rescaling")
+def _rescaling(writer, call):
+    layer, value = call.operation, call.inputs[0]
+    size = writer.shape(value)[-1]
+    scale, offset = (np.broadcast_to(np.asarray(v, "float32"), size)
+                     for v in (layer.scale, layer.offset))
+    name = writer.add("Mul", [writer.name(value), _along_channels(writer, value, scale)])
+    _give(writer, call, writer.add("Add", [name, _along_channels(writer, value, offset)]))
+
+
+@_writes("Normalization")
+def _normalization(writer, call):
+    layer, value = call.operation, call.inputs[0]
+    size = writer.shape(value)[-1]
+    mean = keras.ops.convert_to_numpy(layer.mean)
+    variance = keras.ops.convert_to_numpy(layer.variance)
+    if mean.size not in (1, size) or layer.invert:
+        _refuse(call, "along other axes than the channels, or inverted")
+    mean, deviation = (np.broadcast_to(array.reshape(-1), size)
+                       for array in (mean, np.maximum(np.sqrt(variance), 1e-7)))
+    name = writer.add("Sub", [writer.name(value), _along_channels(writer, value, mean)])
+    _give(writer, call, writer.add("Div", [name, _along_channels(writer, value, deviation)]))
+
+
+@_writes("ReLU")
+def _relu_layer(writer, call):
+    layer = call.operation
+    name = writer.name(call.inputs[0])
+    if layer.threshold or (layer.negative_slope and layer.max_value is not None):
+        _refuse(call, "with a threshold, or with a slope and a largest value")
+    if layer.negative_slope:
+        name = writer.add("LeakyRelu", [name], alpha=float(layer.negative_slope))
+    elif layer.max_value is not None:
+        limits = [writer.constant(np.float32(limit)) for limit in (0, layer.max_value)]
+        name = writer.add("Clip", [name, *limits])
+    else:
+        name = writer.add("Relu", [name])
+    _give(writer, call, name)
+
+
+@_writes("LeakyReLU")
+def _leaky_relu(writer, call):
+    _give(writer, call, writer.add("LeakyRelu", [writer.name(call.inputs[0])],
+                                   alpha=float(call.operation.negative_slope)))
+
+
+@_writes("Activation", "Relu", "Relu6")
+def _activation(writer, call):
+    function = activation_of(call.operation)
+    if getattr(function, "__name__", "") == "softmax" and writer.rank(call.inputs[0]) == 4:
+        _refuse(call, "for maps")
+    _give(writer, call, activate(writer, function, writer.name(call.inputs[0])))
+
+
+@_writes("Softmax")
+def _softmax(writer, call):
+    if getattr(call.operation, "axis", -1) != -1 or writer.rank(call.inputs[0]) == 4:
+        _refuse(call, "for maps, or along another axis than the last")
+    _give(writer, call, writer.add("Softmax", [writer.name(call.inputs[0])], axis=-1))
+
+
+@_writes("ZeroPadding2D")
+def _zero_padding(writer, call):
+    _need_channels_last(call)
+    (top, bottom), (left, right) = call.operation.padding
+    pads = writer.constant(np.array([0, 0, top, left, 0, 0, bottom, right], "int64"))
+    _give(writer, call, writer.add("Pad", [writer.name(call.inputs[0]), pads]))
+
+
+@_writes("MaxPooling2D", "AveragePooling2D")
+def _pooling(writer, call):
+    layer = call.operation
+    _need_channels_last(call)
+    attributes = {"kernel_shape": list(layer.pool_size), "strides": list(layer.strides)}
+    if layer.padding == "same":
+        totals = []
+        for side, window, stride in zip(writer.shape(call.inputs[0])[1:3], layer.pool_size,
+                                        layer.strides):
+            if side is None:
+                _refuse(call, "with `padding=\"same\"` for maps of unknown size")
+            totals.append(max((-(-side // stride) - 1) * stride + window - side, 0))
+        attributes["pads"] = [*(t // 2 for t in totals), *(t - t // 2 for t in totals)]
+    if type(layer).__name__ == "AveragePooling2D":  # padding counts for nothing, as in Keras
+        attributes["count_include_pad"] = 0
+    kind = "MaxPool" if type(layer).__name__ == "MaxPooling2D" else "AveragePool"
+    _give(writer, call, writer.add(kind, [writer.name(call.inputs[0])], **attributes))
+
+
+@_writes("GlobalAveragePooling2D", "GlobalMaxPooling2D")
+def _global_pooling(writer, call):
+    layer = call.operation
+    _need_channels_last(call)
+    kind = "GlobalAveragePool" if "Average" in type(layer).__name__ else "GlobalMaxPool"
+    name = writer.add(kind, [writer.name(call.inputs[0])])
+    _give(writer, call, name if layer.keepdims else writer.add("Flatten", [name], axis=1))
+
+
+@_writes("Flatten")
+def _flatten(writer, call):
+    _need_channels_last(call)
+    value, name = call.inputs[0], writer.name(call.inputs[0])
+    if writer.rank(value) == 4 and writer.shape(value)[1:3] != (1, 1):
+        name = writer.add("Transpose", [name], perm=[0, 2, 3, 1])
+    _give(writer, call, writer.add("Flatten", [name], axis=1))
+
+
+@_writes("Reshape")
+def _reshape(writer, call):
+    before, after = writer.shape(call.inputs[0]), writer.shape(call.outputs[0])
+    if None in after[1:] or None in before[1:]:
+        _refuse(call, "to a size that is not fixed")
+    name = writer.name(call.inputs[0])
+    if len(before) == 4 and before[1:3] != (1, 1):
+        name = writer.add("Transpose", [name], perm=[0, 2, 3, 1])
+    if len(after) == 4 and after[1:3] == (1, 1):  # a vector as a map of one pixel
+        shape = [0, after[3], 1, 1]
+        return _give(writer, call, writer.add(
+            "Reshape", [name, writer.constant(np.array(shape, "int64"))]))
+    name = writer.add("Reshape", [name, writer.constant(np.array([0, *after[1:]], "int64"))])
+    if len(after) == 4:
+        name = writer.add("Transpose", [name], perm=[0, 3, 1, 2])
+    _give(writer, call, name)
+
+
+@_writes("Concatenate")
+def _concatenate(writer, call):
+    rank = writer.rank(call.inputs[0])
+    axis = getattr(call.operation, "axis", -1) % rank
+    if rank == 4:
+        axis = (0, 2, 3, 1)[axis]
+    names = [writer.name(value) for value in call.inputs]
+    _give(writer, call, writer.add("Concat", names, axis=axis))
+
+
+@_writes("Add", "Multiply", "Subtract", "Maximum", "Minimum", "Average", "TrueDivide", "Divide")
+def _elementwise(writer, call):
+    kind = {"Add": "Add", "Multiply": "Mul", "Subtract": "Sub", "Maximum": "Max", "Minimum": "Min",
+            "Average": "Add", "TrueDivide": "Div", "Divide": "Div"}[type(call.operation).__name__]
+    if len({writer.rank(value) for value in call.inputs}) != 1:
+        _refuse(call, "for tensors of different ranks")
+    first, *others = _operands(writer, call)
+    for other in others:
+        first = writer.add(kind, [first, other])
+    if type(call.operation).__name__ == "Average":
+        first = writer.add("Div", [first, writer.constant(np.float32(len(call.inputs)))])
+    _give(writer, call, first)
+
+
+def _operands(writer, call):
+    """Return the names of what an operation computes with: values, and perhaps a constant."""
+    if isinstance(call.operation, keras.layers.Layer):
+        return [writer.name(value) for value in call.inputs]
+    args, kwargs = call.arguments
+    values = iter(call.inputs)
+    return [writer.name(next(values)) if isinstance(operand, keras.KerasTensor)
+            else _constant_operand(writer, call, operand) for operand in (*args, *kwargs.values())]
+
+
+def _constant_operand(writer, call, operand):
+    array = np.asarray(operand, "float32")
+    if array.size == 1:
+        return writer.constant(array.reshape(()))
+    if array.size != writer.shape(call.inputs[0])[-1] or array.shape[-1] != array.size:
+        _refuse(call, "with a constant that is neither a number nor one per channel")
+    return _along_channels(writer, call.inputs[0], array)
+
+
+@_writes("AlignedResize")
+def _aligned_resize(writer, call):
+    layer = call.operation
+    before = writer.shape(call.inputs[0])[1:3]
+    # ONNX Runtime takes the floor of size times scale in float32: without this little more, one
+    # size in eighty comes out a pixel short.
+    scales = [after / size * (1 + 1e-6) for after, size in
+              zip((layer.height, layer.width), before)]
+    scales = writer.constant(np.array([1, 1, *scales], "float32"))
+    _give(writer, call, writer.add(
+        "Resize", [writer.name(call.inputs[0]), "", scales], mode="linear",
+        coordinate_transformation_mode="align_corners"))
+
+
+@_writes("UpSampling2D")
+def _upsampling(writer, call):
+    layer = call.operation
+    _need_channels_last(call)
+    if layer.interpolation != "nearest":
+        _refuse(call, f"with `interpolation={layer.interpolation!r}`")
+    scales = writer.constant(np.array([1, 1, *layer.size], "float32"))
+    _give(writer, call, writer.add(
+        "Resize", [writer.name(call.inputs[0]), "", scales], mode="nearest", nearest_mode="floor",
+        coordinate_transformation_mode="asymmetric"))

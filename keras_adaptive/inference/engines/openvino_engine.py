@@ -1,0 +1,143 @@
+"""Run stages with [OpenVINO](https://docs.openvino.ai) on a CPU."""
+
+import threading
+
+import numpy as np
+
+from keras_adaptive.inference.engines.row_chunks import gather_rows, rows_per_chunk
+
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+class OpenVinoEngine:
+    """One compiled model per stage, which needs neither Keras nor its backend once written.
+
+    Weights are taken as they are when the engine is prepared.
+
+    Args:
+        precision: `"float32"` or `"bfloat16"`. In what it computes; tensors between stages and
+            probabilities are float32 in any case. `"bfloat16"` changes answers a little, and is
+            slower than float32 on a processor without instructions for it.
+        num_threads: int or `None`. Threads that compute one stage; `None` for one per core.
+
+    Raises:
+        ValueError: If `precision` is another.
+    """
+
+    is_thread_safe = True
+    is_snapshot = True
+
+    def __init__(self, precision="float32", num_threads=None):
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"`precision` is one of {list(PRECISIONS)}. Received: {precision!r}."
+            )
+        self.precision = precision
+        self.num_threads = num_threads
+        self._stages = {}
+
+    @property
+    def name(self):
+        """string, for people."""
+        return "openvino" if self.precision == "float32" else "openvino (bfloat16)"
+
+    def prepare(self, stages, from_logits):
+        """Write stages as ONNX and compile them; see `KerasEngine.prepare`."""
+        from keras_adaptive.graph.onnx_writer import write_stages
+
+        self.load(write_stages(stages, from_logits))
+
+    def load(self, programs):
+        """Compile stages that were written before.
+
+        Args:
+            programs: list of `OnnxStage`; their `model` may also be the path of an OpenVINO `.xml`.
+
+        Raises:
+            ImportError: If the `openvino` package is not installed.
+        """
+        try:
+            import openvino
+        except ImportError as error:
+            raise ImportError(
+                "This engine needs OpenVINO: `pip install keras_adaptive[openvino]`."
+            ) from error
+
+        core = openvino.Core()
+        options = {"PERFORMANCE_HINT": "LATENCY",
+                   "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision]}
+        if self.num_threads:
+            options["INFERENCE_NUM_THREADS"] = self.num_threads
+        self._stages = {
+            index: _CompiledStage(
+                core.compile_model(core.read_model(model=program.model), "CPU", options), program)
+            for index, program in enumerate(programs, start=1)
+        }
+
+    def reads(self, index):
+        """Return the tuple of keys of the tensors that stage `index` takes."""
+        return self._stages[index].program.reads
+
+    def makes(self, index):
+        """Return the tuple of keys of the tensors that stage `index` hands on."""
+        return self._stages[index].program.makes
+
+    def run(self, index, tensors, batch_size):
+        """Run one stage; see `KerasEngine.run`. Tensors are NumPy arrays."""
+        return self._stages[index].run(tensors)
+
+    def gather(self, parts):
+        """Return rows of several arrays as one; see `KerasEngine.gather`."""
+        return gather_rows(parts)
+
+
+class _CompiledStage:
+    """A stage: its compiled model, one request per thread, and the shapes of what it makes."""
+
+    def __init__(self, compiled, program):
+        self.program = program
+        self._compiled = compiled
+        self._local = threading.local()
+        self._names = [program.output, *program.makes]
+        shapes = [compiled.output(name).partial_shape for name in self._names]
+        self._shapes = [[side.get_length() if side.is_static else None for side in list(shape)[1:]]
+                        for shape in shapes]
+        self._is_fixed = all(side is not None for shape in self._shapes for side in shape)
+
+    def run(self, tensors):
+        tensors = [np.ascontiguousarray(tensor, np.float32) for tensor in tensors]
+        num_rows = len(tensors[0])
+        chunk = rows_per_chunk(tensors)
+        if not self._is_fixed:
+            return self._run_of_unknown_size(tensors)
+        outputs = [np.empty((num_rows, *shape), np.float32) for shape in self._shapes]
+        for start in range(0, num_rows, chunk):
+            self._run_into(
+                [output[start:start + chunk] for output in outputs],
+                [tensor[start:start + chunk] for tensor in tensors])
+        return outputs[0], outputs[1:]
+
+    def _request(self):
+        if not hasattr(self._local, "request"):
+            self._local.request = self._compiled.create_infer_request()
+        return self._local.request
+
+    def _run_into(self, outputs, inputs):
+        from openvino import Tensor
+
+        request = self._request()
+        for names, arrays in ((self.program.reads, inputs), (self._names, outputs)):
+            for name, array in zip(names, arrays):
+                request.set_tensor(name, Tensor(array, shared_memory=True))
+        request.infer()
+
+    def _run_of_unknown_size(self, tensors):
+        from openvino import Tensor
+
+        request = self._request()
+        for name, array in zip(self.program.reads, tensors):
+            request.set_tensor(name, Tensor(array, shared_memory=True))
+        request.infer()
+        # Copied: the next run writes into the same memory.
+        probabilities, *made = (np.array(request.get_tensor(name).data) for name in self._names)
+        return probabilities, made
