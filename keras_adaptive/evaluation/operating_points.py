@@ -8,7 +8,6 @@ import numpy as np
 
 from keras_adaptive.evaluation.exit_outputs import ExitOutputs
 from keras_adaptive.files import write_whole
-from keras_adaptive.graph import exit_macs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +33,8 @@ def evaluate(model, split, thresholds=(0.8,), batch_size=256, verbose=0):
     Returns:
         List of `OperatingPoint`.
     """
+    from keras_adaptive.graph import exit_macs  # which needs Keras; the other functions do not
+
     outputs = ExitOutputs.from_model(model, split.x, split.y, batch_size, verbose)
     return operating_points(outputs, exit_macs(model), thresholds)
 

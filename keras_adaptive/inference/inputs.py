@@ -10,32 +10,25 @@ class NetworkInput:
     """The input of a network: its shape, how files are brought to it, and what prepares a batch.
 
     Args:
-        model: `keras.Model` with one input of shape `(batch, height, width, channels)`. Height and
-            width may be None. Its `input_rule`, where it has one, says how files are resized.
+        network: `Network`. Its input rule, where it has one, says how files are resized.
         preprocess: function from a NumPy batch of pictures to the batch that the network takes, or
             None.
 
     Raises:
-        ValueError: If the model has another kind of input.
+        ValueError: If `preprocess` is no function, or the input rule is not valid.
     """
 
-    def __init__(self, model, preprocess=None):
+    def __init__(self, network, preprocess=None):
         if preprocess is not None and not callable(preprocess):
             raise ValueError(
                 "`preprocess` is a function from a batch of pictures to the network's input, or "
                 f"None. Received: {preprocess!r}."
             )
-        shapes = [tuple(tensor.shape) for tensor in model.inputs]
-        if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] is None:
-            raise ValueError(
-                f"`model` must have one input, pictures of shape (batch, height, width, channels). "
-                f"{model.name!r} has {len(shapes)} of shape {', '.join(map(str, shapes))}."
-            )
         self.preprocess = preprocess
-        self.shape = shapes[0][1:]
-        self._dtype = model.inputs[0].dtype
-        self._model_name = model.name
-        self.rule = self._read_rule(getattr(model, "input_rule", None))
+        self.shape = tuple(network.input_shape)
+        self._dtype = network.input_dtype
+        self._network_name = network.name
+        self.rule = self._read_rule(network.input_rule)
 
     @property
     def size(self):
@@ -87,11 +80,11 @@ class NetworkInput:
             return
         if self.preprocess is not None:
             raise ValueError(
-                f"`preprocess` must return the shape {expected}, which {self._model_name!r} takes. "
-                f"It returned {inputs.shape}."
+                f"`preprocess` must return the shape {expected}, which {self._network_name!r} "
+                f"takes. It returned {inputs.shape}."
             )
         raise ValueError(
-            f"{self._model_name!r} takes pictures of {_times(self.shape[:2])} pixels. Received "
+            f"{self._network_name!r} takes pictures of {_times(self.shape[:2])} pixels. Received "
             f"{_times(inputs.shape[1:3])}, and arrays are never resized. Resize them; or pass "
             "files or `PIL.Image.fromarray(picture)`, which are scaled and cropped to fit; or "
             "resize in `preprocess`."

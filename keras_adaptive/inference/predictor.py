@@ -1,19 +1,21 @@
 """Adaptive classification: every picture stops at the first exit that is sure enough."""
 
 import dataclasses
-import numbers
 
-import keras
 import numpy as np
 
 from keras_adaptive.evaluation import ExitOutputs
 from keras_adaptive.evaluation.calibration import check_temperatures, with_temperature
 from keras_adaptive.evaluation.risk import choose_safe_threshold
 from keras_adaptive.evaluation.thresholds import NEVER, ThresholdSearch
-from keras_adaptive.graph import exit_macs, split_into_stages
-from keras_adaptive.inference.engines.keras_engine import make_keras_engine
+from keras_adaptive.inference.arguments import (
+    check_batch_size,
+    check_threshold,
+    choose_class_names,
+    choose_exits,
+    find_engine,
+)
 from keras_adaptive.inference.inputs import NetworkInput
-from keras_adaptive.inference.logits import exits_give_logits
 from keras_adaptive.inference.prediction import Prediction
 from keras_adaptive.inference.progress import show_progress
 from keras_adaptive.inference.schedule import Schedule
@@ -32,8 +34,8 @@ class EarlyExitPredictor:
             `(batch, classes)`; or the name of a zoo model; or None for the zoo's default.
         threshold: float, or one per exit of the model, at least 0. Compared in float32. Above 1
             nobody leaves early; the value of the last exit in use counts for nothing.
-        engine: `"auto"` or `"keras"`: Keras on the backend in use; or an object with the methods of
-            `KerasEngine`.
+        engine: string or object. The name of an engine, see `make_engine`; or an object with the
+            methods of `KerasEngine`.
         exits: sequence of ints, counted from 1, or None for all: the exits in use. At the others
             nobody leaves, and what only they need is not computed.
         max_exit: int or None. No exit beyond this one is used.
@@ -50,6 +52,7 @@ class EarlyExitPredictor:
 
     Example:
 
+    >>> import keras
     >>> inputs = keras.Input((8, 8, 3))
     >>> x = keras.layers.GlobalAveragePooling2D()(inputs)
     >>> exit1, x = keras.layers.Dense(2)(x), keras.layers.Dense(4)(x)
@@ -64,24 +67,56 @@ class EarlyExitPredictor:
 
     def __init__(self, model=None, threshold=0.8, *, engine="auto", exits=None, max_exit=None,
                  from_logits="auto", preprocess=None, class_names=None, temperatures=None):
-        self.model = _find_model(model)
-        self.num_exits = len(self.model.outputs)
-        self.num_classes = _check_outputs(self.model)
-        self.exits = _choose_exits(exits, max_exit, self.num_exits)
+        # Not at the top: exported stages run without Keras.
+        from keras_adaptive.inference.keras_network import KerasNetwork
+
+        network = KerasNetwork(model, from_logits)
+        self._set_up(network, threshold, exits, max_exit, preprocess, class_names, temperatures)
+        self.model = network.model
+        self._engine = find_engine(engine)
+        self._engine.prepare(network.stages(self.exits), network.gives_logits(self.exits))
+
+    @classmethod
+    def from_export(cls, folder, threshold=None, *, engine="auto", max_exit=None, preprocess=None,
+                    temperatures=None):
+        """Make a predictor of exported stages, which needs neither Keras nor a backend of it.
+
+        Args:
+            folder: path of a folder that `export_stages` wrote.
+            threshold: as above, or None for the thresholds that were exported.
+            engine: string. Name of the engine that runs the files.
+            max_exit, preprocess, temperatures: as above.
+
+        Returns:
+            `EarlyExitPredictor`, whose `model` is None.
+
+        Raises:
+            ValueError: If the folder is no export, a file in it was changed, or an argument does
+                not fit it.
+        """
+        from keras_adaptive.exported import ExportedNetwork
+
+        network = ExportedNetwork.from_folder(folder)
+        predictor = cls.__new__(cls)
+        predictor._set_up(network, network.thresholds if threshold is None else threshold, None,
+                          max_exit, preprocess, None, temperatures)
+        predictor._engine = network.make_engine(engine)
+        return predictor
+
+    def _set_up(self, network, threshold, exits, max_exit, preprocess, class_names, temperatures):
+        """Check and keep everything but the model and the engine."""
+        self.model = None
+        self.name = network.name
+        self.num_exits = network.num_exits
+        self.num_classes = network.num_classes
+        self.exits = choose_exits(exits, max_exit, network.num_exits)
         self.threshold = threshold
-        self.class_names = self._choose_class_names(class_names)
+        self.class_names = choose_class_names(class_names, network)
         self.temperatures = check_temperatures(
             [1.0] * self.num_exits if temperatures is None else temperatures, self.num_exits)
-        self._input = NetworkInput(self.model, preprocess)
-        self._part_in_use = _with_exits(self.model, self.exits)
+        self._network = network
+        self._input = NetworkInput(network, preprocess)
         self._costs = {}
-
-        is_logits = exits_give_logits(self.model, from_logits)
-        self._engine = _find_engine(engine)
-        self._engine.prepare(
-            split_into_stages(self._part_in_use),
-            [is_logits[number - 1] for number in self.exits],
-        )
 
     @property
     def threshold(self):
@@ -90,7 +125,7 @@ class EarlyExitPredictor:
 
     @threshold.setter
     def threshold(self, threshold):
-        self._threshold = _check_threshold(threshold, self.num_exits, self.model.name)
+        self._threshold = check_threshold(threshold, self.num_exits, self.name)
 
     def predict(self, images, batch_size=64, verbose="auto"):
         """Classify pictures.
@@ -112,13 +147,13 @@ class EarlyExitPredictor:
                 no numbers. `UnreadablePicturesError`, a `ValueError`, names all bad files.
             TypeError: If `images` is none of the accepted forms.
         """
-        _check_batch_size(batch_size)
+        batch_size = check_batch_size(batch_size)
         pictures = self._input.open(images)
-        schedule = Schedule(self._engine, self._thresholds_in_use(), int(batch_size),
+        schedule = Schedule(self._engine, self._thresholds_in_use(), batch_size,
                             self._read)
         answers, size = [], self._input.size
         with show_progress(pictures.num_pictures, batch_size, verbose) as advance:
-            for batch in self._input.batches(pictures, int(batch_size)):
+            for batch in self._input.batches(pictures, batch_size):
                 size = batch.shape[1:3]
                 for answer in schedule.admit(batch):
                     answers.append(answer)
@@ -175,16 +210,16 @@ class EarlyExitPredictor:
 
     def _all_exits(self, images, labels, batch_size, verbose):
         """Return the answers of all exits in use, as `ExitOutputs`, and the pictures' size."""
-        _check_batch_size(batch_size)
+        batch_size = check_batch_size(batch_size)
         pictures = self._input.open(images)
         per_batch, size, num_pictures = [], self._input.size, 0
         with show_progress(pictures.num_pictures, batch_size, verbose) as advance:
-            for batch in self._input.batches(pictures, int(batch_size)):
+            for batch in self._input.batches(pictures, batch_size):
                 size, carried, answers = batch.shape[1:3], [batch], []
                 positions = num_pictures + np.arange(len(batch))
                 num_pictures += len(batch)
                 for stage in range(1, len(self.exits) + 1):
-                    probabilities, carried = self._engine.run(stage, carried, int(batch_size))
+                    probabilities, carried = self._engine.run(stage, carried, batch_size)
                     answers.append(self._read(stage, positions, probabilities))
                 per_batch.append(np.stack(answers))
                 advance(len(batch))
@@ -204,14 +239,14 @@ class EarlyExitPredictor:
         sums = probabilities.sum(axis=1)
         if not np.isfinite(sums).all():
             raise ValueError(
-                f"Exit {number} of {self.model.name!r} gave NaN or infinity for picture "
+                f"Exit {number} of {self.name!r} gave NaN or infinity for picture "
                 f"{positions[~np.isfinite(sums)][0]}. Its weights are damaged, or its precision "
                 "does not hold its values."
             )
         # Half-precision softmaxes of thousands of classes miss 1 by less than this.
         if np.any(np.abs(sums - 1) > 0.05):
             raise ValueError(
-                f"Exit {number} of {self.model.name!r} should give probabilities, but they add up "
+                f"Exit {number} of {self.name!r} should give probabilities, but they add up "
                 f"to {sums[np.argmax(np.abs(sums - 1))]:.3g}. Pass `from_logits=True` if it gives "
                 "logits."
             )
@@ -246,149 +281,11 @@ class EarlyExitPredictor:
         if size is None:  # there were no pictures, and the network takes any size
             return [0] * len(self.exits), 0
         if size not in self._costs:
-            known = getattr(self.model, "exit_macs", None) if self._input.size else None
-            whole = known or exit_macs(_with_size(self.model, (*size, self._input.shape[-1])))
-            if self.exits == tuple(range(1, len(self.exits) + 1)):
-                in_use = whole[: len(self.exits)]
-            else:  # the heads that are left out cost nothing
-                in_use = exit_macs(_with_size(self._part_in_use, (*size, self._input.shape[-1])))
-            self._costs[size] = in_use, whole[-1]
+            self._costs[size] = self._network.count_macs(self.exits, size)
         return self._costs[size]
-
-    def _choose_class_names(self, class_names):
-        if class_names is None:
-            class_names = getattr(self.model, "class_names", None)
-        if class_names is None:
-            return None
-        if isinstance(class_names, str) or len(class_names) != self.num_classes:
-            raise ValueError(
-                f"`class_names` takes one name per class: {self.num_classes} for "
-                f"{self.model.name!r}. Received {len(class_names)}: {class_names!r}."
-            )
-        return tuple(class_names)
 
     def __repr__(self):
         return (
-            f"EarlyExitPredictor(model={self.model.name!r}, threshold={self.threshold}, "
+            f"EarlyExitPredictor(model={self.name!r}, threshold={self.threshold}, "
             f"exits={self.exits} of {self.num_exits})"
         )
-
-
-def _check_batch_size(batch_size):
-    if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
-        raise ValueError(
-            f"`batch_size` must be an integer, at least 1. Received: {batch_size!r}."
-        )
-
-
-def _find_model(model):
-    if model is None or isinstance(model, str):
-        from keras_adaptive import zoo
-
-        return zoo.load(zoo.DEFAULT_MODEL if model is None else model, pretrained=True)
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            "`model` is a Keras model with one output per exit, the name of a zoo model, or None "
-            f"for the zoo's default. Received: {type(model).__name__}."
-        )
-    # A subclassed model has no outputs, and what needs them would not say why.
-    if not getattr(model, "outputs", None) or isinstance(model.output, dict):
-        raise ValueError(
-            f"`model` must be Functional, with a list of outputs, the earliest exit first. "
-            f"{model.name!r} is not: make a `keras.Model(inputs, [exit1, exit2, ...])` of it."
-        )
-    return model
-
-
-def _check_outputs(model):
-    """Return the number of classes that all exits agree on."""
-    shapes = [tuple(output.shape) for output in model.outputs]
-    if any(len(shape) != 2 or shape != shapes[0] for shape in shapes) or (shapes[0][1] or 0) < 2:
-        raise ValueError(
-            "Every output of `model` must have the shape (batch, classes), with the same 2 or more "
-            f"classes. The outputs of {model.name!r} have the shapes "
-            f"{', '.join(map(str, shapes))}."
-        )
-    return shapes[0][1]
-
-
-def _choose_exits(exits, max_exit, num_exits):
-    """Return the numbers of the exits in use, increasing."""
-    everyone = range(1, num_exits + 1)
-    chosen = sorted(set(everyone if exits is None else exits))
-    if not chosen or not all(_is_int(number) and number in everyone for number in chosen):
-        raise ValueError(
-            f"`exits` names exits in use, from 1 to {num_exits}, at least one. "
-            f"Received: {exits!r}."
-        )
-    if max_exit is None:
-        return tuple(int(number) for number in chosen)
-    if not _is_int(max_exit) or max_exit not in everyone:
-        raise ValueError(
-            f"`max_exit` is the number of an exit, from 1 to {num_exits}. Received: {max_exit!r}."
-        )
-    if chosen[0] > max_exit:
-        raise ValueError(
-            f"`max_exit`={max_exit} leaves none of the `exits` {chosen} in use. "
-            f"Raise it to {chosen[0]}, or name an earlier exit."
-        )
-    return tuple(int(number) for number in chosen if number <= max_exit)
-
-
-def _is_int(value):
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _check_threshold(threshold, num_exits, model_name):
-    """Return a float, or a tuple of one float per exit."""
-    try:
-        values = np.asarray(threshold, np.float64)
-    except (TypeError, ValueError):
-        values = None
-    if values is None or values.ndim > 1:
-        raise ValueError(
-            f"`threshold` takes one number, or one per exit: {num_exits} for {model_name!r}. "
-            f"Received: {threshold!r}."
-        )
-    if values.ndim == 1 and len(values) != num_exits:
-        raise ValueError(
-            f"`threshold` takes one number, or one per exit: {num_exits} for {model_name!r}. "
-            f"Received {len(values)}: {values.tolist()}. Exits that are not in use, and the last "
-            "one, which takes the rest, have a value too, and it counts for nothing."
-        )
-    if not np.all(values >= 0):
-        raise ValueError(
-            "`threshold` must be a confidence of 0 or more, and not NaN: at 0 everybody leaves at "
-            f"the first exit, above 1 nobody leaves early. Received: {threshold!r}."
-        )
-    return values.item() if values.ndim == 0 else tuple(values.tolist())
-
-
-def _find_engine(engine):
-    if engine in ("auto", "keras"):
-        return make_keras_engine()
-    methods = ("prepare", "run", "take", "join")
-    if isinstance(engine, str) or not all(hasattr(engine, method) for method in methods):
-        raise ValueError(
-            '`engine` is "auto", "keras", or an object with the methods '
-            f"{', '.join(methods)}. Received: {engine!r}."
-        )
-    return engine
-
-
-def _with_exits(model, exits):
-    """Return the part of a model that the given exits need; layers are shared, not copied."""
-    if len(exits) == len(model.outputs):
-        return model
-    outputs = [model.outputs[number - 1] for number in exits]
-    return keras.Model(model.inputs, outputs, name=model.name)
-
-
-def _with_size(model, shape):
-    """Return the model for one size of pictures; the model itself is left as it is."""
-    if None not in model.inputs[0].shape[1:]:
-        return model
-    # Calling a model leaves a trace on it: a second model of the same graph takes that.
-    same = keras.Model(model.inputs, model.outputs)
-    pictures = keras.Input(shape, dtype=model.inputs[0].dtype)
-    return keras.Model(pictures, same(pictures))

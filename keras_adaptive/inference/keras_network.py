@@ -1,0 +1,115 @@
+"""The network of a predictor as a Keras model: its facts, its stages, its cost."""
+
+import keras
+
+from keras_adaptive.graph import exit_macs, split_into_stages
+from keras_adaptive.inference.logits import exits_give_logits
+
+
+class KerasNetwork:
+    """A `Network` that is a Functional Keras model in memory.
+
+    Args:
+        model: `keras.Model` with one output per exit; or the name of a zoo model; or None for the
+            zoo's default. It is not changed.
+        from_logits: bool or `"auto"`; see `exits_give_logits`.
+
+    Attributes:
+        model: the `keras.Model`.
+
+    Raises:
+        TypeError: If `model` is none of these.
+        ValueError: If the model has no graph, another kind of input than pictures, or outputs that
+            are not probabilities or logits of the same classes.
+    """
+
+    def __init__(self, model=None, from_logits="auto"):
+        self.model = _find_model(model)
+        self.name = self.model.name
+        self.num_exits = len(self.model.outputs)
+        self.num_classes = _check_outputs(self.model)
+        self.input_shape = _check_input(self.model)
+        self.input_dtype = self.model.inputs[0].dtype
+        self.class_names = getattr(self.model, "class_names", None)
+        self.input_rule = getattr(self.model, "input_rule", None)
+        self._gives_logits = exits_give_logits(self.model, from_logits)
+
+    def stages(self, exits):
+        """Return the list of `Stage` that the given exits need, for `prepare` of an engine."""
+        return split_into_stages(_with_exits(self.model, exits))
+
+    def gives_logits(self, exits):
+        """Return, for each of the given exits, whether it gives logits; for `prepare`, too."""
+        return [self._gives_logits[number - 1] for number in exits]
+
+    def count_macs(self, exits, size):
+        """See `Network`. What only exits that are not in use need costs nothing."""
+        shape = (*size, self.input_shape[-1])
+        is_fixed = None not in self.input_shape
+        known = getattr(self.model, "exit_macs", None) if is_fixed else None
+        whole = known or exit_macs(_with_size(self.model, shape))
+        if tuple(exits) == tuple(range(1, len(exits) + 1)):
+            in_use = whole[: len(exits)]
+        else:  # the heads that are left out cost nothing
+            in_use = exit_macs(_with_size(_with_exits(self.model, exits), shape))
+        return list(in_use), whole[-1]
+
+
+def _find_model(model):
+    if model is None or isinstance(model, str):
+        from keras_adaptive import zoo
+
+        return zoo.load(zoo.DEFAULT_MODEL if model is None else model, pretrained=True)
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`model` is a Keras model with one output per exit, the name of a zoo model, or None "
+            f"for the zoo's default. Received: {type(model).__name__}."
+        )
+    # A subclassed model has no outputs, and what needs them would not say why.
+    if not getattr(model, "outputs", None) or isinstance(model.output, dict):
+        raise ValueError(
+            f"`model` must be Functional, with a list of outputs, the earliest exit first. "
+            f"{model.name!r} is not: make a `keras.Model(inputs, [exit1, exit2, ...])` of it."
+        )
+    return model
+
+
+def _check_outputs(model):
+    """Return the number of classes that all exits agree on."""
+    shapes = [tuple(output.shape) for output in model.outputs]
+    if any(len(shape) != 2 or shape != shapes[0] for shape in shapes) or (shapes[0][1] or 0) < 2:
+        raise ValueError(
+            "Every output of `model` must have the shape (batch, classes), with the same 2 or more "
+            f"classes. The outputs of {model.name!r} have the shapes "
+            f"{', '.join(map(str, shapes))}."
+        )
+    return shapes[0][1]
+
+
+def _check_input(model):
+    """Return the shape of the one input, without the batch."""
+    shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] is None:
+        raise ValueError(
+            f"`model` must have one input, pictures of shape (batch, height, width, channels). "
+            f"{model.name!r} has {len(shapes)} of shape {', '.join(map(str, shapes))}."
+        )
+    return shapes[0][1:]
+
+
+def _with_exits(model, exits):
+    """Return the part of a model that the given exits need; layers are shared, not copied."""
+    if len(exits) == len(model.outputs):
+        return model
+    outputs = [model.outputs[number - 1] for number in exits]
+    return keras.Model(model.inputs, outputs, name=model.name)
+
+
+def _with_size(model, shape):
+    """Return the model for one size of pictures; the model itself is left as it is."""
+    if None not in model.inputs[0].shape[1:]:
+        return model
+    # Calling a model leaves a trace on it: a second model of the same graph takes that.
+    same = keras.Model(model.inputs, model.outputs)
+    pictures = keras.Input(shape, dtype=model.inputs[0].dtype)
+    return keras.Model(pictures, same(pictures))
