@@ -4,7 +4,7 @@ import numbers
 
 import numpy as np
 
-_ENGINE_METHODS = ("prepare", "run", "take", "join")
+_ENGINE_METHODS = ("prepare", "reads", "makes", "run", "gather")
 
 
 def check_batch_size(batch_size):

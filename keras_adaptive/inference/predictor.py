@@ -15,10 +15,12 @@ from keras_adaptive.inference.arguments import (
     choose_exits,
     find_engine,
 )
+from keras_adaptive.inference.carried import Carried
 from keras_adaptive.inference.inputs import NetworkInput
 from keras_adaptive.inference.prediction import Prediction
 from keras_adaptive.inference.progress import show_progress
 from keras_adaptive.inference.schedule import Schedule
+from keras_adaptive.inference.stage_runner import StageRunner
 
 
 class EarlyExitPredictor:
@@ -73,8 +75,9 @@ class EarlyExitPredictor:
         network = KerasNetwork(model, from_logits)
         self._set_up(network, threshold, exits, max_exit, preprocess, class_names, temperatures)
         self.model = network.model
-        self._engine = find_engine(engine)
-        self._engine.prepare(network.stages(self.exits), network.gives_logits(self.exits))
+        engine = find_engine(engine)
+        engine.prepare(network.stages(self.exits), network.gives_logits(self.exits))
+        self._stages = StageRunner(engine, len(self.exits))
 
     @classmethod
     def from_export(cls, folder, threshold=None, *, engine="auto", max_exit=None, preprocess=None,
@@ -100,7 +103,7 @@ class EarlyExitPredictor:
         predictor = cls.__new__(cls)
         predictor._set_up(network, network.thresholds if threshold is None else threshold, None,
                           max_exit, preprocess, None, temperatures)
-        predictor._engine = network.make_engine(engine)
+        predictor._stages = StageRunner(network.make_engine(engine), len(predictor.exits))
         return predictor
 
     def _set_up(self, network, threshold, exits, max_exit, preprocess, class_names, temperatures):
@@ -149,8 +152,7 @@ class EarlyExitPredictor:
         """
         batch_size = check_batch_size(batch_size)
         pictures = self._input.open(images)
-        schedule = Schedule(self._engine, self._thresholds_in_use(), batch_size,
-                            self._read)
+        schedule = Schedule(self._stages, self._thresholds_in_use(), batch_size, self._read)
         answers, size = [], self._input.size
         with show_progress(pictures.num_pictures, batch_size, verbose) as advance:
             for batch in self._input.batches(pictures, batch_size):
@@ -215,11 +217,12 @@ class EarlyExitPredictor:
         per_batch, size, num_pictures = [], self._input.size, 0
         with show_progress(pictures.num_pictures, batch_size, verbose) as advance:
             for batch in self._input.batches(pictures, batch_size):
-                size, carried, answers = batch.shape[1:3], [batch], []
+                size, answers = batch.shape[1:3], []
+                carried = Carried.of({self._stages.input_key: batch}, len(batch))
                 positions = num_pictures + np.arange(len(batch))
                 num_pictures += len(batch)
                 for stage in range(1, len(self.exits) + 1):
-                    probabilities, carried = self._engine.run(stage, carried, batch_size)
+                    probabilities = self._stages.run(stage, carried, batch_size)
                     answers.append(self._read(stage, positions, probabilities))
                 per_batch.append(np.stack(answers))
                 advance(len(batch))

@@ -4,8 +4,13 @@ import dataclasses
 
 import numpy as np
 
+from keras_adaptive.inference.carried import Carried
 
-@dataclasses.dataclass(frozen=True)
+# Rows that the parts of a queue may keep in memory, in batches, before they are copied together.
+_MOST_ALIVE = 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Answers:
     """The pictures of one batch that leave at one exit."""
 
@@ -19,25 +24,27 @@ class Schedule:
 
     Survivors of a stage wait in a queue until a whole batch is together, so that deep stages, which
     few pictures reach, do not run on scraps. A queue holds fewer than `batch_size` rows between
-    calls of a stage, and one batch more while it is filled: memory does not grow with the number of
+    calls of a stage, and one batch more while it is filled; their tensors are copied together
+    before they keep more than a few batches alive. Memory does not grow with the number of
     pictures.
 
     Args:
-        engine: see `keras_adaptive.inference.engines`.
+        stages: `StageRunner`.
         thresholds: float32 array, one value per stage; the last is not used.
         batch_size: int. Most rows in a call of a stage.
         read: function `(stage, positions, probabilities) -> probabilities`. Checks what an exit
             gave, and makes confidences of it.
+        is_over: function without arguments, or None. Once it returns true, no stage but the first
+            is begun any more, and pictures leave with the last answer that they have.
     """
 
-    def __init__(self, engine, thresholds, batch_size, read):
-        self._engine = engine
+    def __init__(self, stages, thresholds, batch_size, read, is_over=None):
+        self._stages = stages
         self._thresholds = thresholds
         self._read = read
         self._batch_size = batch_size
-        self._num_stages = len(thresholds)
-        self._queues = {stage: _Queue(engine, batch_size)
-                        for stage in range(2, self._num_stages + 1)}
+        self._is_over = is_over
+        self._queues = {}  # by stage
         self._num_admitted = 0
 
     def admit(self, pictures):
@@ -49,9 +56,11 @@ class Schedule:
         Yields:
             `Answers`, as pictures leave. They may belong to earlier batches.
         """
-        positions = self._num_admitted + np.arange(len(pictures))
+        begin = self._num_admitted
         self._num_admitted += len(pictures)
-        yield from self._run(1, positions, [pictures])
+        yield from self._run(1, _Rows(
+            np.arange(begin, self._num_admitted),
+            Carried.of({self._stages.input_key: pictures}, len(pictures))))
 
     def finish(self):
         """Let no one wait any longer: run what the queues hold.
@@ -59,68 +68,107 @@ class Schedule:
         Yields:
             `Answers`, until every picture has left.
         """
-        for stage, queue in self._queues.items():
-            if queue.num_rows:
-                yield from self._run(stage, *queue.pop())
+        for stage in range(2, self._stages.num_stages + 1):
+            queue = self._queues.get(stage)
+            if queue is not None and queue.num_rows:
+                yield from self._run(stage, queue.pop())
 
-    def _run(self, stage, positions, carried):
+    def _run(self, stage, rows):
         """Run a batch, and then each deeper stage whose queue this fills."""
         while True:
-            probabilities, carried = self._engine.run(stage, carried, self._batch_size)
-            probabilities = self._read(stage, positions, probabilities)
-            is_leaving = self._leaving(stage, probabilities)
-            if is_leaving.any():
+            if stage > 1 and self._is_over is not None and self._is_over():
+                yield Answers(rows.positions, stage - 1, rows.answers)
+                return
+            positions = rows.positions
+            probabilities = self._read(
+                stage, positions, self._stages.run(stage, rows.carried, self._batch_size))
+            is_leaving = leaving(probabilities, stage, self._thresholds)
+            num_leaving = np.count_nonzero(is_leaving)
+            if num_leaving == len(positions):
+                del rows  # whoever takes the answers need not keep the tensors alive meanwhile
+                yield Answers(positions, stage, probabilities)
+                return
+            rows.answers = None if self._is_over is None else probabilities
+            if num_leaving:
+                rows = rows.take(np.flatnonzero(~is_leaving))
                 yield Answers(positions[is_leaving], stage, probabilities[is_leaving])
-            survivors = np.flatnonzero(~is_leaving)
-            if not len(survivors):
-                return
-            if len(survivors) < len(positions):
-                carried = self._engine.take(carried, survivors)
             stage += 1
-            full_batch = self._queues[stage].push(positions[survivors], carried)
-            if full_batch is None:
+            if stage not in self._queues:
+                self._queues[stage] = _Queue(self._stages.gather, self._batch_size)
+            rows = self._queues[stage].push(rows)
+            if rows is None:
                 return
-            positions, carried = full_batch
-            del full_batch  # or its tensors would live on while the next stage runs
 
-    def _leaving(self, stage, probabilities):
-        if stage == self._num_stages:
-            return np.ones(len(probabilities), bool)
-        return probabilities.max(axis=1) >= self._thresholds[stage - 1]
+
+def leaving(probabilities, stage, thresholds):
+    """Return a bool array: which pictures leave at a stage, where the last takes the rest."""
+    if stage == len(thresholds):
+        return np.ones(len(probabilities), bool)
+    return probabilities.max(axis=1) >= thresholds[stage - 1]
+
+
+class _Rows:
+    """Pictures on their way, with their tensors and, if they may be called off, an answer each."""
+
+    __slots__ = ("positions", "carried", "answers")
+
+    def __init__(self, positions, carried, answers=None):
+        self.positions = positions
+        self.carried = carried
+        self.answers = answers
+
+    def take(self, chosen):
+        return _Rows(self.positions[chosen], self.carried.take(chosen),
+                     None if self.answers is None else self.answers[chosen])
+
+    @classmethod
+    def join(cls, pieces):
+        if len(pieces) == 1:
+            return pieces[0]
+        has_answers = pieces[0].answers is not None
+        return cls(
+            np.concatenate([rows.positions for rows in pieces]),
+            Carried.join([rows.carried for rows in pieces]),
+            np.concatenate([rows.answers for rows in pieces]) if has_answers else None)
 
 
 class _Queue:
     """Rows that wait for a stage, in the pieces in which they came."""
 
-    def __init__(self, engine, batch_size):
-        self._engine = engine
+    def __init__(self, gather, batch_size):
+        self._gather = gather
         self._batch_size = batch_size
         self._pieces = []
+        self._num_alive = 0
         self.num_rows = 0
 
-    def push(self, positions, carried):
+    def push(self, rows):
         """Add at most `batch_size` rows; return a full batch if there is one now, else None."""
-        num_free = self._batch_size - self.num_rows
-        if len(positions) < num_free:
-            self._append(positions, carried)
+        num_rows, num_free = len(rows.positions), self._batch_size - self.num_rows
+        if num_rows < num_free:
+            self._append(rows)
             return None
-        if len(positions) == num_free:
-            self._append(positions, carried)
+        if num_rows == num_free:
+            self._append(rows)
             return self.pop()
-        rows = np.arange(len(positions))
-        self._append(positions[:num_free], self._engine.take(carried, rows[:num_free]))
+        everyone = np.arange(num_rows)
+        self._append(rows.take(everyone[:num_free]))
         batch = self.pop()
-        self._append(positions[num_free:], self._engine.take(carried, rows[num_free:]))
+        self._append(rows.take(everyone[num_free:]))
         return batch
 
     def pop(self):
-        """Return all rows, as positions and carried tensors."""
-        positions, carried = zip(*self._pieces)
-        self._pieces, self.num_rows = [], 0
-        if len(carried) == 1:
-            return positions[0], carried[0]
-        return np.concatenate(positions), self._engine.join(carried)
+        """Return all rows."""
+        rows = _Rows.join(self._pieces)
+        self._pieces, self.num_rows, self._num_alive = [], 0, 0
+        return rows
 
-    def _append(self, positions, carried):
-        self._pieces.append((positions, carried))
-        self.num_rows += len(positions)
+    def _append(self, rows):
+        self._pieces.append(rows)
+        self.num_rows += len(rows.positions)
+        self._num_alive += rows.carried.num_alive()
+        is_full = self.num_rows == self._batch_size  # then a stage reads them now
+        if not is_full and self._num_alive > _MOST_ALIVE * self._batch_size:
+            joined = _Rows.join(self._pieces)
+            joined.carried.compact(self._gather)
+            self._pieces, self._num_alive = [joined], joined.carried.num_alive()

@@ -23,12 +23,12 @@ class SpyEngine:
     def __init__(self):
         self.engine = make_keras_engine()
         self.calls = []
-        self.prepare, self.take, self.join = (
-            self.engine.prepare, self.engine.take, self.engine.join)
+        self.prepare, self.reads, self.makes, self.gather = (
+            self.engine.prepare, self.engine.reads, self.engine.makes, self.engine.gather)
 
-    def run(self, index, carried, batch_size):
-        self.calls.append((index, len(carried[0])))
-        return self.engine.run(index, carried, batch_size)
+    def run(self, index, tensors, batch_size):
+        self.calls.append((index, len(tensors[0])))
+        return self.engine.run(index, tensors, batch_size)
 
     def rows_per_stage(self, num_stages):
         return [sum(rows for index, rows in self.calls if index == stage)

@@ -38,9 +38,11 @@ def executions(monkeypatch):
 
 def run_all(engine, pictures, batch_size=64):
     """Run the four stages on everybody and return the probabilities of each."""
-    carried, results = [pictures], []
+    carried, results = dict(zip(engine.reads(1), [pictures])), []
     for index in (1, 2, 3, 4):
-        probabilities, carried = engine.run(index, carried, batch_size)
+        tensors = [carried[key] for key in engine.reads(index)]
+        probabilities, made = engine.run(index, tensors, batch_size)
+        carried.update(zip(engine.makes(index), made))
         results.append(probabilities)
     return np.stack(results)
 
@@ -54,19 +56,40 @@ def test_stages_in_sequence_equal_the_network(engine, inputs, all_probabilities,
     np.testing.assert_allclose(results, all_probabilities[:, :num_rows], atol=1e-5)
 
 
-def test_rows_can_be_taken_and_joined_between_stages(engine, inputs, all_probabilities):
+def test_rows_can_be_gathered_between_stages(engine, inputs, all_probabilities):
     """Carried tensors keep their rows together through any regrouping."""
-    _, first = engine.run(1, [inputs[:20]], 64)
-    _, second = engine.run(1, [inputs[20:]], 64)
-    regrouped = engine.join([
-        engine.take(second, np.array([20, 3])),
-        engine.take(first, np.array([0])),
-        engine.take(first, np.array([19, 7])),
-    ])
+    first = dict(zip(engine.makes(1), engine.run(1, [inputs[:20]], 64)[1]))
+    second = dict(zip(engine.makes(1), engine.run(1, [inputs[20:23]], 64)[1]))
+    regrouped = [
+        engine.gather([(second[key], np.array([2, 0])), (first[key], np.array([0])),
+                       (second[key], None), (first[key], np.array([19, 7]))])
+        for key in engine.reads(2)
+    ]
 
     probabilities, _ = engine.run(2, regrouped, 64)
 
-    np.testing.assert_allclose(probabilities, all_probabilities[1, [40, 23, 0, 19, 7]], atol=1e-5)
+    np.testing.assert_allclose(
+        probabilities, all_probabilities[1, [22, 20, 0, 20, 21, 22, 19, 7]], atol=1e-5)
+
+
+def test_pictures_can_be_gathered_like_tensors(engine, inputs, all_probabilities):
+    """A network that reads its input again late gets the survivors' pictures."""
+    gathered = engine.gather([(inputs[:5], np.array([3, 1])), (inputs[5:7], None)])
+
+    probabilities, _ = engine.run(1, [gathered], 64)
+
+    np.testing.assert_allclose(probabilities, all_probabilities[0, [3, 1, 5, 6]], atol=1e-5)
+
+
+def test_stages_read_what_they_need_and_hand_on_what_they_make(engine):
+    """What only passes a stage by is neither its input nor its output."""
+    made = [set(engine.makes(index)) for index in (1, 2, 3, 4)]
+    reads = [set(engine.reads(index)) for index in (1, 2, 3, 4)]
+
+    assert len(reads[0]) == 1
+    assert all(not made[i] & made[j] for i in range(4) for j in range(i))
+    assert reads[3] & made[0] and reads[3] & made[2], "exit 4 reads the stem again"
+    assert not reads[3] & made[1] and not made[3]
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch runs eagerly")
