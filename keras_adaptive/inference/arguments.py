@@ -4,8 +4,6 @@ import numbers
 
 import numpy as np
 
-_ENGINE_METHODS = ("prepare", "reads", "makes", "run", "gather")
-
 
 def check_batch_size(batch_size):
     """Return a batch size as an int.
@@ -101,25 +99,3 @@ def choose_class_names(class_names, network):
             f"{network.name!r}. Received {len(class_names)}: {class_names!r}."
         )
     return tuple(class_names)
-
-
-def find_engine(engine):
-    """Return an engine that is not prepared yet.
-
-    Args:
-        engine: a name that `make_engine` knows, or an object with the methods of an engine.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    if isinstance(engine, str):
-        from keras_adaptive.inference.engines import make_engine
-
-        return make_engine(engine)
-    missing = [method for method in _ENGINE_METHODS if not hasattr(engine, method)]
-    if missing:
-        raise ValueError(
-            '`engine` is the name of one, such as "auto", or an object with the methods '
-            f"{', '.join(_ENGINE_METHODS)}. Received: {engine!r}, without {', '.join(missing)}."
-        )
-    return engine

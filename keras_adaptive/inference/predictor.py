@@ -13,9 +13,9 @@ from keras_adaptive.inference.arguments import (
     check_threshold,
     choose_class_names,
     choose_exits,
-    find_engine,
 )
 from keras_adaptive.inference.carried import Carried
+from keras_adaptive.inference.engines import prepare_engine
 from keras_adaptive.inference.inputs import NetworkInput
 from keras_adaptive.inference.prediction import Prediction
 from keras_adaptive.inference.progress import show_progress
@@ -36,8 +36,9 @@ class EarlyExitPredictor:
             `(batch, classes)`; or the name of a zoo model; or None for the zoo's default.
         threshold: float, or one per exit of the model, at least 0. Compared in float32. Above 1
             nobody leaves early; the value of the last exit in use counts for nothing.
-        engine: string or object. The name of an engine, see `make_engine`; or an object with the
-            methods of `KerasEngine`.
+        engine: `"auto"`, the fastest that is installed; one of `engines.ENGINES`; or an object with
+            the methods of `KerasEngine`. Engines other than `"keras"` work on a copy of the
+            weights; see `refresh`.
         exits: sequence of ints, counted from 1, or None for all: the exits in use. At the others
             nobody leaves, and what only they need is not computed.
         max_exit: int or None. No exit beyond this one is used.
@@ -75,9 +76,8 @@ class EarlyExitPredictor:
         network = KerasNetwork(model, from_logits)
         self._set_up(network, threshold, exits, max_exit, preprocess, class_names, temperatures)
         self.model = network.model
-        engine = find_engine(engine)
-        engine.prepare(network.stages(self.exits), network.gives_logits(self.exits))
-        self._stages = StageRunner(engine, len(self.exits))
+        self._wanted_engine = engine
+        self.refresh()
 
     @classmethod
     def from_export(cls, folder, threshold=None, *, engine="auto", max_exit=None, preprocess=None,
@@ -109,6 +109,7 @@ class EarlyExitPredictor:
     def _set_up(self, network, threshold, exits, max_exit, preprocess, class_names, temperatures):
         """Check and keep everything but the model and the engine."""
         self.model = None
+        self._mark = None
         self.name = network.name
         self.num_exits = network.num_exits
         self.num_classes = network.num_classes
@@ -120,6 +121,23 @@ class EarlyExitPredictor:
         self._network = network
         self._input = NetworkInput(network, preprocess)
         self._costs = {}
+
+    def refresh(self):
+        """Take the model's weights as they are now.
+
+        Engines other than `"keras"` work on a copy. `predict` notices by itself when the model was
+        trained or has loaded other weights, as it looks at some variables of all parts; after
+        changing single layers by hand, call this.
+        """
+        network = self._network
+        engine = prepare_engine(self._wanted_engine, network.stages(self.exits),
+                                network.gives_logits(self.exits))
+        self._stages = StageRunner(engine, len(self.exits))
+        self._mark = network.weights_mark() if getattr(engine, "is_snapshot", False) else None
+
+    def _refresh_if_changed(self):
+        if self._mark is not None and self._mark != self._network.weights_mark():
+            self.refresh()
 
     @property
     def threshold(self):
@@ -151,6 +169,7 @@ class EarlyExitPredictor:
             TypeError: If `images` is none of the accepted forms.
         """
         batch_size = check_batch_size(batch_size)
+        self._refresh_if_changed()
         pictures = self._input.open(images)
         schedule = Schedule(self._stages, self._thresholds_in_use(), batch_size, self._read)
         answers, size = [], self._input.size
@@ -213,6 +232,7 @@ class EarlyExitPredictor:
     def _all_exits(self, images, labels, batch_size, verbose):
         """Return the answers of all exits in use, as `ExitOutputs`, and the pictures' size."""
         batch_size = check_batch_size(batch_size)
+        self._refresh_if_changed()
         pictures = self._input.open(images)
         per_batch, size, num_pictures = [], self._input.size, 0
         with show_progress(pictures.num_pictures, batch_size, verbose) as advance:

@@ -13,6 +13,35 @@ from keras_adaptive.names import did_you_mean
 ENGINES = ("keras", "onnxruntime", "openvino", "openvino_bfloat16")
 
 
+_METHODS = ("prepare", "reads", "makes", "run", "gather")
+
+
+def prepare_engine(engine, stages, from_logits):
+    """Return an engine that is prepared to run stages.
+
+    Args:
+        engine: `"auto"`: Keras on a computer whose accelerator Keras uses, on others the first that
+            is installed of OpenVINO, ONNX Runtime and Keras; one of `ENGINES`; or an object with
+            the methods of an engine.
+        stages, from_logits: see `KerasEngine.prepare`.
+
+    Raises:
+        ValueError: If there is no such engine, or it cannot run the stages.
+    """
+    if engine == "auto":
+        return _prepare_fastest(stages, from_logits)
+    if isinstance(engine, str):
+        engine = make_engine(engine)
+    missing = [method for method in _METHODS if not hasattr(engine, method)]
+    if missing:
+        raise ValueError(
+            f"`engine` is \"auto\", one of {list(ENGINES)}, or an object with the methods "
+            f"{', '.join(_METHODS)}. Received: {engine!r}, without {', '.join(missing)}."
+        )
+    engine.prepare(stages, from_logits)
+    return engine
+
+
 def make_engine(name):
     """Return an engine that is not prepared yet.
 
@@ -35,20 +64,12 @@ def make_engine(name):
 
         return OpenVinoEngine("float32" if name == "openvino" else "bfloat16")
     raise ValueError(
-        f"`engine` is \"auto\", one of {list(ENGINES)}, or an object with the methods prepare, "
-        f"reads, makes, run and gather. Received: {name!r}.{did_you_mean(name, ENGINES)}"
+        f"`engine` is \"auto\", one of {list(ENGINES)}, or an object with the methods "
+        f"{', '.join(_METHODS)}. Received: {name!r}.{did_you_mean(name, ENGINES)}"
     )
 
 
-def prepare_fastest(stages, from_logits):
-    """Return the fastest engine that is installed and can run these stages, prepared for them.
-
-    On a computer whose accelerator Keras uses, that is Keras; on a CPU OpenVINO, then ONNX Runtime,
-    then Keras.
-
-    Args:
-        stages, from_logits: see `KerasEngine.prepare`.
-    """
+def _prepare_fastest(stages, from_logits):
     if not _has_accelerator() and _is_installed("onnx"):
         from keras_adaptive.graph.onnx_writer import UnsupportedOperationError
 
