@@ -1,11 +1,15 @@
 """The network of a predictor as a Keras model: its facts, its stages, its cost."""
 
 import functools
+import math
 
 import keras
 
-from keras_adaptive.graph import exit_macs, flatten, split_into_stages
+from keras_adaptive.graph import exit_macs, split_into_stages
 from keras_adaptive.inference.logits import exits_give_logits
+
+_NUM_MARKS = 6  # variables that tell whether weights have changed
+_MARK_SIZE = 1024  # numbers that such a variable has at most
 
 
 class KerasNetwork:
@@ -47,27 +51,15 @@ class KerasNetwork:
     def weights_mark(self):
         """Return bytes that are others when the model was trained or got other weights.
 
-        Some variables are looked at, spread over the network, and the last of every exit: reading
-        all of them would take longer than classifying a picture.
+        A few small variables are looked at, spread over the network to its end: reading all of them
+        would take longer than classifying a picture.
         """
-        variables = self.model.variables
-        marked = [*variables[:: max(1, len(variables) // 8)], *self._last_variables]
-        return b"".join(keras.ops.convert_to_numpy(variable).tobytes()[:64] for variable in marked)
+        return b"".join(keras.ops.convert_to_numpy(v).tobytes() for v in self._marks)
 
     @functools.cached_property
-    def _last_variables(self):
-        """The last variable of each output's nearest layer that has one."""
-        graph = flatten(self.model)
-        makers = {value: call for call in graph.calls for value in call.outputs}
-        last = []
-        for value in graph.outputs:
-            while value in makers:
-                call = makers[value]
-                if weights := getattr(call.operation, "weights", None):
-                    last.append(weights[-1])
-                    break
-                value = call.inputs[0]
-        return last
+    def _marks(self):
+        small = [v for v in self.model.variables if math.prod(v.shape) <= _MARK_SIZE]
+        return small[:: max(1, len(small) // _NUM_MARKS)] + small[-1:]
 
     def count_macs(self, exits, size):
         """See `Network`. What only exits that are not in use need costs nothing."""
