@@ -8,7 +8,7 @@ import keras
 from keras_adaptive.graph import exit_macs, split_into_stages
 from keras_adaptive.inference.logits import exits_give_logits
 
-_NUM_MARKS = 6  # variables that tell whether weights have changed
+_NUM_MARKS = 2  # variables that tell whether weights have changed
 _MARK_SIZE = 1024  # numbers that such a variable has at most
 
 
