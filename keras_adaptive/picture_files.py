@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -155,10 +154,11 @@ def read_picture(path, rule):
 
 
 def _decode(path, rule):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path) as picture:
-            return rule.apply(picture)
+    with Image.open(path) as picture:
+        # pillow only warns of these. Making errors of warnings would do so in all threads.
+        if Image.MAX_IMAGE_PIXELS and picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError
+        return rule.apply(picture)
 
 
 def _reason(error):

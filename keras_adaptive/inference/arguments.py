@@ -18,6 +18,23 @@ def check_batch_size(batch_size):
     return int(batch_size)
 
 
+def check_deadline(deadline_ms):
+    """Return a deadline, or None.
+
+    Raises:
+        ValueError: If it is no number of at least 0.
+    """
+    if deadline_ms is None:
+        return None
+    is_number = isinstance(deadline_ms, numbers.Real) and not isinstance(deadline_ms, bool)
+    if not is_number or not deadline_ms >= 0:
+        raise ValueError(
+            "`deadline_ms` is a time in milliseconds, at least 0, or None for no deadline. "
+            f"Received: {deadline_ms!r}."
+        )
+    return deadline_ms
+
+
 def choose_exits(exits, max_exit, num_exits):
     """Return the numbers of the exits in use, increasing.
 

@@ -18,11 +18,12 @@ class Carried:
         num_rows: int. Number of pictures.
     """
 
-    __slots__ = ("num_rows", "_parts")
+    __slots__ = ("num_rows", "_parts", "_whole")
 
     def __init__(self, num_rows, parts):
         self.num_rows = num_rows
         self._parts = parts  # key -> (list of tensors, `_Layout`)
+        self._whole = None  # layout of the tensors that have no other rows
 
     @classmethod
     def of(cls, tensors, num_rows):
@@ -38,14 +39,14 @@ class Carried:
 
     def add(self, tensors):
         """Take up tensors by key that have a row for each picture, in order."""
-        if tensors:
-            layout = _Layout([None], [self.num_rows], [self.num_rows])
-            for key, tensor in tensors.items():
-                self._parts[key] = [tensor], layout
+        if self._whole is None:
+            self._whole = _Layout([None], [self.num_rows], [self.num_rows])
+        for key, tensor in tensors.items():
+            self._parts[key] = [tensor], self._whole
 
-    def keep(self, keys):
-        """Let go of everything but the tensors of these keys."""
-        for key in [key for key in self._parts if key not in keys]:
+    def drop(self, keys):
+        """Let go of the tensors of these keys."""
+        for key in keys:
             del self._parts[key]
 
     def read(self, keys, gather):
@@ -57,16 +58,14 @@ class Carried:
             keys: sequence of keys.
             gather: see `KerasEngine.gather`.
         """
-        whole, tensors = None, []
+        tensors = []
         for key in keys:
             parts, layout = self._parts[key]
             if layout.is_whole:
                 tensors.append(parts[0])
-                continue
-            tensors.append(gather(list(zip(parts, layout.rows))))
-            if whole is None:
-                whole = _Layout([None], [self.num_rows], [self.num_rows])
-            self._parts[key] = [tensors[-1]], whole
+            else:
+                tensors.append(gather(list(zip(parts, layout.rows))))
+                self.add({key: tensors[-1]})
         return tensors
 
     def take(self, rows):

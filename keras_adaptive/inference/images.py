@@ -15,7 +15,7 @@ from keras_adaptive.picture_files import find_files, read_pictures
 class Pictures:
     """A stream of pictures; nothing is read before it is asked for."""
 
-    arrays: collections.abc.Iterator  # of arrays (num, height, width, channels) with any `num`
+    arrays: collections.abc.Iterable  # of arrays (num, height, width, channels) with any `num`
     num_pictures: int | None  # None where only the end of the stream tells
     files: tuple | None = None  # paths in the order of the stream
 
@@ -54,7 +54,7 @@ def open_pictures(images, rule):
         return _open_list(images, rule)
     if hasattr(images, "__array__"):
         array = check_pictures(images, rule.num_channels, "The array")
-        return Pictures(iter([array]), len(array))
+        return Pictures([array], len(array))
     if isinstance(images, collections.abc.Mapping) or not _is_stream(images):
         raise TypeError(
             "`images` takes an array, a path, a folder, a list of these, a data set or a "
@@ -79,7 +79,7 @@ def _open_pillow(pictures, rule):
 
 def _open_list(images, rule):
     if not images:
-        return Pictures(iter(()), 0)
+        return Pictures([], 0)
     for kind, opener in (((str, os.PathLike), _open_files), (Image.Image, _open_pillow)):
         if isinstance(images[0], kind):
             stranger = next((entry for entry in images if not isinstance(entry, kind)), None)
@@ -93,7 +93,7 @@ def _open_list(images, rule):
         check_pictures(entry, rule.num_channels, f"Entry {position} of the list", ranks=(3,))
         for position, entry in enumerate(images)
     ]
-    return Pictures(iter(arrays), len(arrays))
+    return Pictures(arrays, len(arrays))
 
 
 def _is_stream(images):

@@ -1,9 +1,15 @@
 """From pictures of 0 to 255 to the batches that one network takes."""
 
+import contextlib
+
 import numpy as np
 
 from keras_adaptive.inference.images import open_pictures, rebatch
+from keras_adaptive.inference.prefetch import Prefetch
 from keras_adaptive.picture_files import InputRule
+
+# Enough for the reader to go on while a deep stage runs; each costs memory.
+_BATCHES_AHEAD = 2
 
 
 class NetworkInput:
@@ -45,24 +51,38 @@ class NetworkInput:
         return open_pictures(images, self.rule)
 
     def batches(self, pictures, batch_size):
-        """Yield full batches for the network, checked, and a shorter one at the end.
+        """Give full batches for the network, checked, and a shorter one at the end.
+
+        Files are read ahead in a thread, which ends with the context.
 
         Args:
             pictures: `Pictures`.
             batch_size: int.
 
-        Raises:
-            ValueError: If the pictures, after `preprocess`, do not have the network's shape, or do
-                not all have one size.
+        Returns:
+            Context manager of an iterable of arrays. The iterable raises `ValueError` if the
+            pictures, after `preprocess`, do not have the network's shape, or do not all have one
+            size.
         """
-        prepared = self._prepare(rebatch(pictures.arrays, batch_size))
-        return rebatch(prepared, batch_size)
+        arrays = pictures.arrays
+        if type(arrays) is list and len(arrays) == 1 and 0 < len(arrays[0]) <= batch_size:
+            return contextlib.nullcontext((self._prepare(arrays[0]),))
+        if pictures.files is None:
+            return contextlib.nullcontext(self._cut(rebatch(arrays, batch_size), batch_size))
+        return self._read_ahead(arrays, batch_size)
 
-    def _prepare(self, batches):
+    @contextlib.contextmanager
+    def _read_ahead(self, arrays, batch_size):
+        with Prefetch(arrays, _BATCHES_AHEAD, lambda files: rebatch(files, batch_size)) as batches:
+            yield self._cut(batches, batch_size)
+
+    def _cut(self, batches, batch_size):
+        return rebatch(self._prepare_all(batches), batch_size)
+
+    def _prepare_all(self, batches):
         size = None
         for batch in batches:
-            inputs = batch if self.preprocess is None else np.asarray(self.preprocess(batch))
-            self._check_shape(inputs, len(batch))
+            inputs = self._prepare(batch)
             if size not in (None, inputs.shape[1:3]):
                 raise ValueError(
                     "All pictures of one call must have one size, also where the network takes "
@@ -70,10 +90,21 @@ class NetworkInput:
                     "them, or call once per size."
                 )
             size = inputs.shape[1:3]
-            yield inputs.astype(self._dtype, copy=False)
+            yield inputs
+
+    def _prepare(self, batch):
+        inputs = batch if self.preprocess is None else np.asarray(self.preprocess(batch))
+        self._check_shape(inputs, len(batch))
+        return inputs.astype(self._dtype, copy=False)
+
+    def blank(self, num_pictures):
+        """Return black pictures as a batch for the network, whose size is fixed."""
+        return np.zeros((num_pictures, *self.shape), self._dtype)
 
     def _check_shape(self, inputs, num_pictures):
         expected = (num_pictures, *self.shape)
+        if inputs.shape == expected:
+            return
         if inputs.ndim == 4 and all(
             wanted in (None, received) for wanted, received in zip(expected, inputs.shape)
         ):

@@ -2,6 +2,8 @@
 
 import functools
 import math
+import pathlib
+import tempfile
 
 import keras
 
@@ -61,6 +63,13 @@ class KerasNetwork:
         small = [v for v in self.model.variables if math.prod(v.shape) <= _MARK_SIZE]
         return small[:: max(1, len(small) // _NUM_MARKS)] + small[-1:]
 
+    def to_bytes(self):
+        """Return the model as the bytes of a `.keras` file."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "model.keras"
+            self.model.save(path)
+            return path.read_bytes()
+
     def count_macs(self, exits, size):
         """See `Network`. What only exits that are not in use need costs nothing."""
         shape = (*size, self.input_shape[-1])
@@ -72,6 +81,19 @@ class KerasNetwork:
         else:  # the heads that are left out cost nothing
             in_use = exit_macs(_with_size(_with_exits(self.model, exits), shape))
         return list(in_use), whole[-1]
+
+
+def model_from_bytes(content):
+    """Return the model of the bytes of a `.keras` file; code in it is refused.
+
+    Args:
+        content: bytes that `KerasNetwork.to_bytes` gave. Layers of one's own must be registered
+            with Keras.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "model.keras"
+        path.write_bytes(content)
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
 def _find_model(model):

@@ -92,6 +92,17 @@ class Prediction:
     class_names: tuple | None = None
     files: tuple | None = None
 
+    @classmethod
+    def _of_checked(cls, **fields):
+        """Return a prediction of arrays that are known to be right, without checking them again.
+
+        Args:
+            **fields: all arguments, with the dtypes that the attributes have.
+        """
+        prediction = object.__new__(cls)
+        prediction.__dict__.update(fields)
+        return prediction
+
     def __post_init__(self):
         dtypes = {
             "class_ids": np.int64,

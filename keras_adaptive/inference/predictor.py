@@ -1,6 +1,9 @@
 """Adaptive classification: every picture stops at the first exit that is sure enough."""
 
 import dataclasses
+import os
+import sys
+import time
 
 import numpy as np
 
@@ -10,17 +13,22 @@ from keras_adaptive.evaluation.risk import choose_safe_threshold
 from keras_adaptive.evaluation.thresholds import NEVER, ThresholdSearch
 from keras_adaptive.inference.arguments import (
     check_batch_size,
+    check_deadline,
     check_threshold,
     choose_class_names,
     choose_exits,
 )
-from keras_adaptive.inference.carried import Carried
 from keras_adaptive.inference.engines import prepare_engine
 from keras_adaptive.inference.inputs import NetworkInput
 from keras_adaptive.inference.prediction import Prediction
-from keras_adaptive.inference.progress import show_progress
+from keras_adaptive.inference.progress import show_progress, show_warm_up
+from keras_adaptive.inference.progressive import run_by_exit
 from keras_adaptive.inference.schedule import Schedule
 from keras_adaptive.inference.stage_runner import StageRunner
+
+# By how much probabilities may miss a sum of 1. Half-precision softmaxes of thousands of classes
+# miss it by less.
+_LARGEST_GAP = 0.05
 
 
 class EarlyExitPredictor:
@@ -50,6 +58,9 @@ class EarlyExitPredictor:
             them, which makes confidences honest; see `fit_temperatures`. Classes stay, but for
             probabilities that rounding makes equal.
 
+    One predictor may be called from several threads, and travels to other processes by `pickle` if
+    `engine` is a name.
+
     Raises:
         ValueError: If an argument does not fit the model.
 
@@ -68,6 +79,8 @@ class EarlyExitPredictor:
         Dynamic evaluation of [Huang et al., 2018](https://arxiv.org/abs/1703.09844), section 3.
     """
 
+    _clock = staticmethod(time.perf_counter)
+
     def __init__(self, model=None, threshold=0.8, *, engine="auto", exits=None, max_exit=None,
                  from_logits="auto", preprocess=None, class_names=None, temperatures=None):
         # Not at the top: exported stages run without Keras.
@@ -76,7 +89,7 @@ class EarlyExitPredictor:
         network = KerasNetwork(model, from_logits)
         self._set_up(network, threshold, exits, max_exit, preprocess, class_names, temperatures)
         self.model = network.model
-        self._wanted_engine = engine
+        self._travels_as = engine, {"from_logits": from_logits}
         self.refresh()
 
     @classmethod
@@ -103,6 +116,7 @@ class EarlyExitPredictor:
         predictor = cls.__new__(cls)
         predictor._set_up(network, network.thresholds if threshold is None else threshold, None,
                           max_exit, preprocess, None, temperatures)
+        predictor._travels_as = engine, {"folder": os.path.abspath(folder)}
         predictor._stages = StageRunner(network.make_engine(engine), len(predictor.exits))
         return predictor
 
@@ -114,6 +128,7 @@ class EarlyExitPredictor:
         self.num_exits = network.num_exits
         self.num_classes = network.num_classes
         self.exits = choose_exits(exits, max_exit, network.num_exits)
+        self._exit_numbers = np.array(self.exits, np.int64)
         self.threshold = threshold
         self.class_names = choose_class_names(class_names, network)
         self.temperatures = check_temperatures(
@@ -130,7 +145,7 @@ class EarlyExitPredictor:
         changing single layers by hand, call this.
         """
         network = self._network
-        engine = prepare_engine(self._wanted_engine, network.stages(self.exits),
+        engine = prepare_engine(self._travels_as[0], network.stages(self.exits),
                                 network.gives_logits(self.exits))
         self._stages = StageRunner(engine, len(self.exits))
         self._mark = network.weights_mark() if getattr(engine, "is_snapshot", False) else None
@@ -147,8 +162,10 @@ class EarlyExitPredictor:
     @threshold.setter
     def threshold(self, threshold):
         self._threshold = check_threshold(threshold, self.num_exits, self.name)
+        per_exit = np.broadcast_to(np.float32(self._threshold), self.num_exits)
+        self._thresholds_in_use = per_exit[self._exit_numbers - 1]
 
-    def predict(self, images, batch_size=64, verbose="auto"):
+    def predict(self, images, batch_size=64, verbose="auto", deadline_ms=None):
         """Classify pictures.
 
         Args:
@@ -159,6 +176,10 @@ class EarlyExitPredictor:
                 the answers.
             verbose: bool or `"auto"`. Whether a progress bar is shown on standard error; `"auto"`
                 shows it on a terminal when the work is long.
+            deadline_ms: number or None. Milliseconds after the call from which on no stage is begun
+                but the first, which runs for every picture: each gets the answer of the deepest
+                exit that it has reached, at least the first exit in use. A stage that runs is not
+                broken off.
 
         Returns:
             `Prediction`, in the order of the pictures.
@@ -170,11 +191,16 @@ class EarlyExitPredictor:
         """
         batch_size = check_batch_size(batch_size)
         self._refresh_if_changed()
+        is_over = self._watch(deadline_ms)
         pictures = self._input.open(images)
-        schedule = Schedule(self._stages, self._thresholds_in_use(), batch_size, self._read)
+        schedule = Schedule(self._stages, self._thresholds_in_use, batch_size, self._read,
+                            pictures.num_pictures, is_over)
         answers, size = [], self._input.size
-        with show_progress(pictures.num_pictures, batch_size, verbose) as advance:
-            for batch in self._input.batches(pictures, batch_size):
+        with (
+            show_progress(pictures.num_pictures, batch_size, verbose) as advance,
+            self._input.batches(pictures, batch_size) as batches,
+        ):
+            for batch in batches:
                 size = batch.shape[1:3]
                 for answer in schedule.admit(batch):
                     answers.append(answer)
@@ -183,6 +209,75 @@ class EarlyExitPredictor:
                 answers.append(answer)
                 advance(len(answer.positions))
         return self._collect(answers, size, pictures.files)
+
+    def _watch(self, deadline_ms):
+        """Return a function that tells whether the deadline has passed, or None without one."""
+        deadline_ms = check_deadline(deadline_ms)
+        if deadline_ms is None:
+            return None
+        end = self._clock() + deadline_ms / 1000
+        return lambda: self._clock() >= end
+
+    def predict_progressively(self, images):
+        """Classify pictures exit by exit, so that the caller may stop whenever an answer will do.
+
+        All pictures run together as one batch; what they carry is in memory at once.
+
+        Args:
+            images: as for `predict`. They are read before this returns.
+
+        Returns:
+            Iterator of `Prediction` of all pictures, one after each exit in use, with the best
+            answers so far: those that left keep theirs, the others have that of the deepest exit.
+            The last is what `predict` gives. It comes as soon as everybody has left, which may be
+            before the last exit.
+
+        Raises:
+            ValueError, TypeError: As `predict`.
+        """
+        pictures = self._input.open(images)
+        with self._input.batches(pictures, sys.maxsize) as batches:
+            batches = list(batches)
+        if not batches:
+            return iter([self._collect([], self._input.size, pictures.files)])
+        return self._answer_by_exit(batches[0], self._thresholds_in_use, pictures.files)
+
+    def _answer_by_exit(self, batch, thresholds, files):
+        for stages, probabilities in run_by_exit(self._stages, thresholds, batch, self._read):
+            yield self._predict_from(probabilities, stages, batch.shape[1:3], files)
+
+    def warm_up(self, batch_size=64, verbose="auto"):
+        """Run every stage on blank pictures, so that the first real ones need not wait.
+
+        Engines compile a stage when it runs first. This does so for full batches and for one row,
+        and for the numbers between that an engine compiles for.
+
+        Args:
+            batch_size: int, as `predict` will get it.
+            verbose: bool or `"auto"`. Whether a progress bar is shown on standard error; `"auto"`
+                shows it on a terminal.
+
+        Returns:
+            The predictor.
+
+        Raises:
+            ValueError: If the network takes pictures of any size.
+        """
+        batch_size = check_batch_size(batch_size)
+        if self._input.size is None:
+            raise ValueError(
+                f"{self.name!r} takes pictures of any size, and engines compile for the size that "
+                "comes. Call `predict` once on a batch of the size that you will use, such as "
+                f"`np.zeros(({batch_size}, height, width, {self._input.shape[-1]}), 'uint8')`."
+            )
+        counts = self._stages.row_counts(batch_size)
+        with show_warm_up(len(counts) * len(self.exits), verbose) as advance:
+            for num_rows in counts:
+                carried = self._stages.admit(self._input.blank(num_rows))
+                for stage in range(1, len(self.exits) + 1):
+                    self._stages.run(stage, carried, batch_size)
+                    advance(1)
+        return self
 
     def calibrate(self, x, y, *, macs=None, accuracy=None, max_loss=None, confidence=0.95,
                   batch_size=64, verbose="auto"):
@@ -216,7 +311,7 @@ class EarlyExitPredictor:
                 f"Received: macs={macs}, accuracy={accuracy}, max_loss={max_loss}."
             )
         outputs, size = self._all_exits(x, y, batch_size, verbose)
-        costs = self._count_macs(size)[0]
+        costs = self._count_macs(size)[0].tolist()
         if max_loss is not None:
             chosen = choose_safe_threshold(outputs, costs, max_loss, confidence)
         elif macs is not None:
@@ -235,10 +330,13 @@ class EarlyExitPredictor:
         self._refresh_if_changed()
         pictures = self._input.open(images)
         per_batch, size, num_pictures = [], self._input.size, 0
-        with show_progress(pictures.num_pictures, batch_size, verbose) as advance:
-            for batch in self._input.batches(pictures, batch_size):
+        with (
+            show_progress(pictures.num_pictures, batch_size, verbose) as advance,
+            self._input.batches(pictures, batch_size) as batches,
+        ):
+            for batch in batches:
                 size, answers = batch.shape[1:3], []
-                carried = Carried.of({self._stages.input_key: batch}, len(batch))
+                carried = self._stages.admit(batch)
                 positions = num_pictures + np.arange(len(batch))
                 num_pictures += len(batch)
                 for stage in range(1, len(self.exits) + 1):
@@ -259,56 +357,99 @@ class EarlyExitPredictor:
     def _read(self, stage, positions, probabilities):
         """Check what an exit in use gave, and scale it with its temperature."""
         number = self.exits[stage - 1]
-        sums = probabilities.sum(axis=1)
+        sums = np.add.reduce(probabilities, axis=1)
+        # NaN is not within it. One number needs no calls of NumPy, which are slow on scalars.
+        gap = abs(sums.item() - 1) if len(sums) == 1 else np.abs(sums - 1).max()
+        if not gap <= _LARGEST_GAP:
+            self._refuse(number, positions, sums)
+        return with_temperature(probabilities, self.temperatures[number - 1])
+
+    def _refuse(self, number, positions, sums):
         if not np.isfinite(sums).all():
             raise ValueError(
                 f"Exit {number} of {self.name!r} gave NaN or infinity for picture "
                 f"{positions[~np.isfinite(sums)][0]}. Its weights are damaged, or its precision "
                 "does not hold its values."
             )
-        # Half-precision softmaxes of thousands of classes miss 1 by less than this.
-        if np.any(np.abs(sums - 1) > 0.05):
-            raise ValueError(
-                f"Exit {number} of {self.name!r} should give probabilities, but they add up "
-                f"to {sums[np.argmax(np.abs(sums - 1))]:.3g}. Pass `from_logits=True` if it gives "
-                "logits."
-            )
-        return with_temperature(probabilities, self.temperatures[number - 1])
+        raise ValueError(
+            f"Exit {number} of {self.name!r} should give probabilities, but they add up to "
+            f"{sums[np.argmax(np.abs(sums - 1))]:.3g}. Pass `from_logits=True` if it gives logits."
+        )
 
     def _collect(self, answers, size, files):
+        """Return the `Prediction` of pictures that have all left."""
+        if len(answers) == 1:  # of all pictures, in order
+            probabilities = np.array(answers[0].probabilities, np.float32)
+            stages = np.full(len(probabilities), answers[0].stage)
+            return self._predict_from(probabilities, stages, size, files)
         num_pictures = sum(len(answer.positions) for answer in answers)
         probabilities = np.zeros((num_pictures, self.num_classes), np.float32)
         stages = np.ones(num_pictures, np.int64)
         for answer in answers:
             probabilities[answer.positions] = answer.probabilities
             stages[answer.positions] = answer.stage
-        macs, full_macs = self._count_macs(size)
-        return Prediction(
+        return self._predict_from(probabilities, stages, size, files)
+
+    def _predict_from(self, probabilities, stages, size, files):
+        """Return a `Prediction` of float32 probabilities and of the stages that gave them."""
+        costs, full_macs = self._count_macs(size)
+        return Prediction._of_checked(
             class_ids=probabilities.argmax(axis=1),
-            confidences=probabilities.max(axis=1),
+            confidences=np.maximum.reduce(probabilities, axis=1),
             probabilities=probabilities,
-            exits=np.array(self.exits)[stages - 1],
-            macs=np.array(macs)[stages - 1],
+            exits=self._exit_numbers[stages - 1],
+            macs=costs[stages - 1],
             full_macs=full_macs,
             num_exits=self.num_exits,
             class_names=self.class_names,
             files=files,
         )
 
-    def _thresholds_in_use(self):
-        per_exit = np.broadcast_to(np.float32(self.threshold), self.num_exits)
-        return per_exit[np.array(self.exits) - 1]
-
     def _count_macs(self, size):
         """Return the cost of the exits in use and of the whole network, for pictures of a size."""
         if size is None:  # there were no pictures, and the network takes any size
-            return [0] * len(self.exits), 0
+            return np.zeros(len(self.exits), np.int64), 0
         if size not in self._costs:
-            self._costs[size] = self._network.count_macs(self.exits, size)
+            in_use, whole = self._network.count_macs(self.exits, size)
+            self._costs[size] = np.array(in_use, np.int64), whole
         return self._costs[size]
+
+    def __reduce__(self):
+        """Let the predictor travel to other processes, by `pickle` or `copy`.
+
+        What travels is the configuration, and the model as the bytes of a `.keras` file or the path
+        of an export's folder; no code does, but for a `preprocess` that can be pickled.
+        """
+        engine, origin = self._travels_as
+        if not isinstance(engine, str):
+            raise TypeError(
+                f"A predictor travels with an engine that has a name. Its `engine` is an object, "
+                f"{engine!r}: make the predictor with a name, such as engine=\"auto\", or make one "
+                "in each process."
+            )
+        options = {
+            "threshold": self.threshold,
+            "engine": engine,
+            "preprocess": self._input.preprocess,
+            "temperatures": self.temperatures,
+        }
+        if "folder" in origin:
+            return _open_export, (origin["folder"], {**options, "max_exit": self.exits[-1]})
+        options |= {**origin, "exits": self.exits, "class_names": self.class_names}
+        return _open_model, (self._network.to_bytes(), options)
 
     def __repr__(self):
         return (
             f"EarlyExitPredictor(model={self.name!r}, threshold={self.threshold}, "
             f"exits={self.exits} of {self.num_exits})"
         )
+
+
+def _open_export(folder, options):
+    return EarlyExitPredictor.from_export(folder, **options)
+
+
+def _open_model(content, options):
+    from keras_adaptive.inference.keras_network import model_from_bytes
+
+    return EarlyExitPredictor(model_from_bytes(content), **options)

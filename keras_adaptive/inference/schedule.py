@@ -34,15 +34,17 @@ class Schedule:
         batch_size: int. Most rows in a call of a stage.
         read: function `(stage, positions, probabilities) -> probabilities`. Checks what an exit
             gave, and makes confidences of it.
+        num_pictures: int, or None where only the end tells. A batch that is alone need not wait.
         is_over: function without arguments, or None. Once it returns true, no stage but the first
             is begun any more, and pictures leave with the last answer that they have.
     """
 
-    def __init__(self, stages, thresholds, batch_size, read, is_over=None):
+    def __init__(self, stages, thresholds, batch_size, read, num_pictures=None, is_over=None):
         self._stages = stages
         self._thresholds = thresholds
         self._read = read
         self._batch_size = batch_size
+        self._num_pictures = num_pictures
         self._is_over = is_over
         self._queues = {}  # by stage
         self._num_admitted = 0
@@ -60,7 +62,7 @@ class Schedule:
         self._num_admitted += len(pictures)
         yield from self._run(1, _Rows(
             np.arange(begin, self._num_admitted),
-            Carried.of({self._stages.input_key: pictures}, len(pictures))))
+            self._stages.admit(pictures)))
 
     def finish(self):
         """Let no one wait any longer: run what the queues hold.
@@ -69,12 +71,12 @@ class Schedule:
             `Answers`, until every picture has left.
         """
         for stage in range(2, self._stages.num_stages + 1):
-            queue = self._queues.get(stage)
-            if queue is not None and queue.num_rows:
-                yield from self._run(stage, queue.pop())
+            if stage in self._queues and self._queues[stage].num_rows:
+                yield from self._run(stage, self._queues[stage].pop())
 
     def _run(self, stage, rows):
         """Run a batch, and then each deeper stage whose queue this fills."""
+        is_alone = not self._queues and self._num_admitted == self._num_pictures
         while True:
             if stage > 1 and self._is_over is not None and self._is_over():
                 yield Answers(rows.positions, stage - 1, rows.answers)
@@ -82,17 +84,20 @@ class Schedule:
             positions = rows.positions
             probabilities = self._read(
                 stage, positions, self._stages.run(stage, rows.carried, self._batch_size))
-            is_leaving = leaving(probabilities, stage, self._thresholds)
-            num_leaving = np.count_nonzero(is_leaving)
-            if num_leaving == len(positions):
+            survivors = find_survivors(probabilities, stage, self._thresholds)
+            if not len(survivors):
                 del rows  # whoever takes the answers need not keep the tensors alive meanwhile
                 yield Answers(positions, stage, probabilities)
                 return
             rows.answers = None if self._is_over is None else probabilities
-            if num_leaving:
-                rows = rows.take(np.flatnonzero(~is_leaving))
+            if len(survivors) < len(positions):
+                rows = rows.take(survivors)
+                is_leaving = np.ones(len(positions), bool)
+                is_leaving[survivors] = False
                 yield Answers(positions[is_leaving], stage, probabilities[is_leaving])
             stage += 1
+            if is_alone:
+                continue
             if stage not in self._queues:
                 self._queues[stage] = _Queue(self._stages.gather, self._batch_size)
             rows = self._queues[stage].push(rows)
@@ -100,11 +105,22 @@ class Schedule:
                 return
 
 
-def leaving(probabilities, stage, thresholds):
-    """Return a bool array: which pictures leave at a stage, where the last takes the rest."""
+_NOBODY, _ONE = np.zeros(0, np.int64), np.zeros(1, np.int64)
+
+
+def find_survivors(probabilities, stage, thresholds):
+    """Return the rows, increasing, that do not leave at a stage; the last stage takes the rest.
+
+    Args:
+        probabilities: float32 array `(rows, classes)`, at least one row.
+        stage: int, from 1.
+        thresholds: float32 array, one value per stage.
+    """
     if stage == len(thresholds):
-        return np.ones(len(probabilities), bool)
-    return probabilities.max(axis=1) >= thresholds[stage - 1]
+        return _NOBODY
+    if len(probabilities) == 1:
+        return _NOBODY if probabilities.max() >= thresholds[stage - 1] else _ONE
+    return (np.maximum.reduce(probabilities, axis=1) < thresholds[stage - 1]).nonzero()[0]
 
 
 class _Rows:

@@ -3,6 +3,8 @@
 import contextlib
 import threading
 
+from keras_adaptive.inference.carried import Carried
+
 
 class StageRunner:
     """The stages in use, as the schedule calls them.
@@ -16,41 +18,52 @@ class StageRunner:
 
     Attributes:
         num_stages: int.
-        input_key: the key of the pictures, the one tensor that stage 1 reads.
     """
 
     def __init__(self, engine, num_stages):
         self.num_stages = num_stages
         self._engine = engine
         self._reads = {stage: tuple(engine.reads(stage)) for stage in range(1, num_stages + 1)}
-        self._makes = {stage: tuple(engine.makes(stage)) for stage in range(1, num_stages + 1)}
-        self._needed_after = {}
+        self._drops, self._kept = {}, {}  # by stage: keys; positions and keys of what is made
         needed = frozenset()
         for stage in range(num_stages, 0, -1):
-            self._needed_after[stage] = needed
+            self._drops[stage] = tuple(key for key in self._reads[stage] if key not in needed)
+            self._kept[stage] = tuple(
+                (position, key) for position, key in enumerate(engine.makes(stage))
+                if key in needed)
             needed |= frozenset(self._reads[stage])
-        (self.input_key,) = self._reads[1]
+        (self._input_key,) = self._reads[1]
         is_thread_safe = getattr(engine, "is_thread_safe", False)
         self._turn = contextlib.nullcontext() if is_thread_safe else threading.Lock()
+
+    def admit(self, pictures):
+        """Return `Carried` of a NumPy batch of pictures, for stage 1."""
+        return Carried.of({self._input_key: pictures}, len(pictures))
+
+    def row_counts(self, batch_size):
+        """Return the numbers of rows that the engine may compile for, increasing."""
+        if hasattr(self._engine, "row_counts"):
+            return self._engine.row_counts(batch_size)
+        return sorted({1, batch_size})
 
     def run(self, stage, carried, batch_size):
         """Run one stage, and bring `carried` to what later stages read.
 
         Args:
             stage: int, from 1.
-            carried: `Carried` with at least one row; for stage 1, of the key `input_key`.
+            carried: `Carried` with at least one row; for stage 1, from `admit`.
             batch_size: int. The largest number of rows ever given.
 
         Returns:
             float32 array `(rows, classes)`, what the engine gave.
         """
-        needed = self._needed_after[stage]
         tensors = carried.read(self._reads[stage], self.gather)
-        carried.keep(needed)
+        carried.drop(self._drops[stage])
         with self._turn:
             probabilities, made = self._engine.run(stage, tensors, batch_size)
-        carried.add({
-            key: tensor for key, tensor in zip(self._makes[stage], made) if key in needed})
+        kept = self._kept[stage]
+        if kept:
+            carried.add({key: made[position] for position, key in kept})
         return probabilities
 
     def gather(self, parts):

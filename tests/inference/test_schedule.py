@@ -78,13 +78,14 @@ def chain(num_stages):
     return [(key,) for key in keys[:-1]], [(key,) for key in keys[1:]]
 
 
-def run_schedule(leave_at, reads, makes, batch_size, sizes=None, is_over=None):
+def run_schedule(leave_at, reads, makes, batch_size, sizes=None, num_pictures=None,
+                 is_over=None):
     """Send pictures in batches of the given sizes, and return exits, the engine and answers."""
     num_stages = len(reads)
     engine = ScriptedEngine(leave_at, reads, makes)
     schedule = Schedule(
         StageRunner(engine, num_stages), np.full(num_stages, 0.9, "float32"), batch_size,
-        lambda stage, positions, probabilities: probabilities, is_over)
+        lambda stage, positions, probabilities: probabilities, num_pictures, is_over)
     taken = np.zeros(len(leave_at), int)
     begin = 0
     for size in sizes or [batch_size] * -(-len(leave_at) // batch_size):
@@ -168,7 +169,9 @@ def test_any_stages_get_the_rows_of_their_pictures(data):
     sizes = data.draw(st.lists(st.integers(1, batch_size), min_size=num_pictures,
                                max_size=num_pictures))
 
-    taken, engine = run_schedule(leave_at, reads, makes, batch_size, sizes)
+    is_known = data.draw(st.booleans())
+    taken, engine = run_schedule(leave_at, reads, makes, batch_size, sizes,
+                                 num_pictures if is_known else None)
 
     np.testing.assert_array_equal(taken, np.minimum(leave_at, len(reads)))
     for stage in range(1, len(reads) + 1):

@@ -215,6 +215,10 @@ class JaxEngine(KerasEngine):
         super().__init__()
         self._on_device = on_device
 
+    def row_counts(self, batch_size):
+        """Return the numbers of rows that programs are compiled for, increasing."""
+        return bucket_sizes(batch_size)
+
     def _compile(self, program):
         import jax
 
