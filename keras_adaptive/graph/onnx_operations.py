@@ -45,13 +45,9 @@ def activate(writer, function, name):
         return writer.add("LeakyRelu", [name], alpha=0.2)
     if kind == "softmax":
         return writer.add("Softmax", [name], axis=-1)
-    if kind == "gelu":  # Keras's default is the approximation with tanh
-        half, one = (writer.constant(np.float32(v)) for v in (0.5, 1))
-        cube = writer.add("Mul", [name, writer.add("Mul", [name, name])])
-        scaled = writer.add("Mul", [cube, writer.constant(np.float32(0.044715))])
-        inner = writer.add("Mul", [writer.add("Add", [name, scaled]),
-                                   writer.constant(np.float32((2 / np.pi) ** 0.5))])
-        gate = writer.add("Add", [writer.add("Tanh", [inner]), one])
+    if kind == "gelu":
+        half, one, root = (writer.constant(np.float32(v)) for v in (0.5, 1, 2**0.5))
+        gate = writer.add("Add", [writer.add("Erf", [writer.add("Div", [name, root])]), one])
         return writer.add("Mul", [writer.add("Mul", [name, half]), gate])
     raise UnsupportedOperationError(
         f"Activation {kind!r} cannot be written as ONNX. Use `engine=\"keras\"`."

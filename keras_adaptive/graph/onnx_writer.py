@@ -193,6 +193,13 @@ class _StageWriter:
 
     def _write_call(self, call):
         operation = call.operation
+        computes_in = getattr(operation, "compute_dtype", None)
+        if computes_in not in (None, "float32"):
+            raise UnsupportedOperationError(
+                f"Layer {call.name!r} computes in {computes_in}, and ONNX graphs are written in "
+                "float32. Build the model in float32 and give it the weights: "
+                "`model.set_weights(trained.get_weights())`; or use `engine=\"keras\"`."
+            )
         # Keras has private classes behind its functions, so that names tell them apart.
         write = OPERATIONS.get(type(operation).__name__)
         is_keras = type(operation).__module__.split(".")[0] in ("keras", "keras_adaptive")
@@ -200,13 +207,6 @@ class _StageWriter:
             raise UnsupportedOperationError(
                 f"Operation {call.name!r} ({type(operation).__name__}) cannot be written as ONNX. "
                 "Use `engine=\"keras\"`, which runs every Keras layer."
-            )
-        computes_in = getattr(operation, "compute_dtype", None)
-        if computes_in not in (None, "float32"):
-            raise UnsupportedOperationError(
-                f"Layer {call.name!r} computes in {computes_in}, and ONNX graphs are written in "
-                "float32. Build the model in float32 and give it the weights: "
-                "`model.set_weights(trained.get_weights())`; or use `engine=\"keras\"`."
             )
         write(self, call)
 

@@ -1,0 +1,206 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_adaptive.graph import split_into_stages
+from keras_adaptive.graph.onnx_writer import UnsupportedOperationError, write_stages
+from keras_adaptive.layers import AlignedResize
+from keras_adaptive.models import MSDNet, RANet
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+L = keras.layers
+TINY_RANET = {"scales": (1, 2), "channels": 4, "growth_rate": 4, "growth_factors": (2, 1),
+              "blocks": 2, "block_step": 2, "layers_per_block": 2, "layer_growth": "linear",
+              "pooling": "global", "num_classes": 3, "normalization": "cifar10"}
+TINY_MSDNET = {"channels": 4, "growth_rate": 4, "growth_factors": (1, 2), "blocks": 2,
+               "layers_in_first_block": 2, "layers_per_block": 2, "pooling": "global",
+               "num_classes": 3}
+
+
+def randomize(model, seed=0):
+    """Give every variable a value that matters, moving statistics included."""
+    rng = np.random.default_rng(seed)
+    for variable in model.variables:
+        if variable.dtype != "float32":
+            continue
+        is_variance = "variance" in variable.path
+        values = rng.uniform(0.5, 1.5, variable.shape) if is_variance else (
+            rng.normal(0, 0.3, variable.shape))
+        variable.assign(values.astype("float32"))
+
+
+def run_stages(written, pictures):
+    """Run ONNX stages one after the other and return the probabilities of each."""
+    values, probabilities = {"pictures": pictures}, []
+    for stage in written:
+        onnx.checker.check_model(onnx.load_from_string(stage.model), full_check=True)
+        session = onnxruntime.InferenceSession(stage.model, providers=["CPUExecutionProvider"])
+        outputs = session.run([stage.output, *stage.makes],
+                              {name: values[name] for name in stage.reads})
+        values.update(zip(stage.makes, outputs[1:]))
+        probabilities.append(outputs[0])
+    return probabilities
+
+
+def outputs_of(model, pictures):
+    outputs = model(pictures, training=False)
+    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    return [keras.ops.convert_to_numpy(output) for output in outputs]
+
+
+def assert_writes(model, shape=(9, 7, 4), num_pictures=3):
+    """The ONNX graph computes what the model computes, for any number of pictures."""
+    randomize(model)
+    for count in (num_pictures, 1):
+        pictures = np.random.default_rng(1).normal(size=(count, *shape)).astype("float32")
+        written = write_stages(split_into_stages(model), [False] * len(model.outputs))
+        for expected, received in zip(outputs_of(model, pictures), run_stages(written, pictures)):
+            scale = max(1, np.abs(expected).max())
+            np.testing.assert_allclose(received, expected, atol=2e-5 * scale, rtol=0)
+
+
+def model_of(layers, shape=(9, 7, 4)):
+    """A model of some layers, whose output is a row of numbers for each picture."""
+    inputs = keras.Input(shape)
+    x = inputs
+    for layer in layers:
+        x = layer(x)
+    if len(x.shape) == 4:
+        x = L.Flatten()(x)
+    return keras.Model(inputs, x)
+
+
+CASES = {
+    "convolution": [L.Conv2D(5, 3)],
+    "same padding": [L.Conv2D(5, 3, padding="same", activation="relu")],
+    "strided same padding": [L.Conv2D(5, 3, strides=2, padding="same")],
+    "even kernel": [L.Conv2D(5, (2, 4), padding="same")],
+    "padded by a layer": [L.ZeroPadding2D(((1, 2), (0, 1))), L.Conv2D(5, 3, strides=2)],
+    "padding without convolution": [L.ZeroPadding2D(1), L.ReLU()],
+    "dilated": [L.Conv2D(5, 3, dilation_rate=2, padding="same")],
+    "batch norm folded": [L.Conv2D(5, 3, use_bias=False), L.BatchNormalization(), L.ReLU()],
+    "batch norm without scale and shift": [L.Conv2D(5, 3), L.BatchNormalization(
+        scale=False, center=False)],
+    "batch norm alone": [L.BatchNormalization(), L.ReLU(), L.Conv2D(3, 1)],
+    "depthwise": [L.DepthwiseConv2D(3, depth_multiplier=2, padding="same"),
+                  L.BatchNormalization(), L.ReLU(6.0)],
+    "separable": [L.SeparableConv2D(6, 3, depth_multiplier=2, activation="tanh")],
+    "rescaling": [L.Rescaling([1.0, 2.0, 3.0, 4.0], [0.1, 0.2, 0.3, 0.4])],
+    "normalization": [L.Normalization(mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 2.0, 3.0, 4.0])],
+    "pooling": [L.MaxPooling2D(3, strides=2, padding="same"), L.AveragePooling2D(2)],
+    "average pooling with padding": [L.AveragePooling2D(3, strides=2, padding="same")],
+    "global average": [L.GlobalAveragePooling2D(), L.Dense(3, activation="softmax")],
+    "global maximum": [L.GlobalMaxPooling2D(keepdims=True), L.Conv2D(3, 1)],
+    "flatten": [L.Conv2D(2, 3), L.Flatten(), L.Dense(3)],
+    "reshape": [L.GlobalAveragePooling2D(), L.Reshape((1, 1, 4)), L.Conv2D(3, 1)],
+    "reshape of maps": [L.Reshape((7, 9, 4)), L.Conv2D(3, 3)],
+    "leaky": [L.LeakyReLU(negative_slope=0.1), L.ReLU(negative_slope=0.3)],
+    "resize": [AlignedResize(13, 5), AlignedResize(1, 1), AlignedResize(6, 11)],
+    "upsampling": [L.UpSampling2D((2, 3))],
+    "nothing": [L.Dropout(0.5), L.Activation("linear"), L.Identity(), L.Conv2D(3, 1)],
+    "wide odd channels": [L.Conv2D(18, 1), L.Conv2D(5, 3, strides=2, padding="valid")],
+}
+
+
+@pytest.mark.parametrize("layers", CASES.values(), ids=CASES)
+def test_single_layers(layers):
+    """Every layer that the writer knows computes in ONNX what it computes in Keras."""
+    assert_writes(model_of([layer.__class__.from_config(layer.get_config())
+                            if not isinstance(layer, L.Normalization) else layer
+                            for layer in layers]))
+
+
+@pytest.mark.parametrize("name", [
+    "relu", "relu6", "silu", "sigmoid", "tanh", "gelu", "elu", "selu", "softplus", "softsign",
+    "hard_sigmoid", "hard_silu", "leaky_relu", "mish", "exponential"])
+def test_activations(name):
+    """Activation functions agree, in a layer of their own and within a convolution."""
+    assert_writes(model_of([L.Conv2D(3, 1, activation=name), L.Activation(name)]))
+
+
+def test_tensors_brought_together():
+    """Sums, products and concatenations of maps, and of maps with constants."""
+    inputs = keras.Input((9, 7, 4))
+    a, b = L.Conv2D(4, 1)(inputs), L.Conv2D(4, 1, activation="relu")(inputs)
+    x = L.Concatenate()([L.Add()([a, b, inputs]), L.Multiply()([a, b]), L.Average()([a, b])])
+    x = L.Concatenate(axis=1)([x, L.Concatenate()([L.Maximum()([a, b]), L.Subtract()([a, b]),
+                                                   L.Minimum()([a, inputs])])])
+    x = (2.0 * x - 1.0) / 3.0 + keras.ops.relu(x)
+    x = x[..., 2:9] * np.arange(1, 8, dtype="float32")
+    assert_writes(keras.Model(inputs, L.Flatten()(x)))
+
+
+def test_stages_hand_on_what_later_ones_read():
+    """A map made by the first stage and read by the third is an output and an input."""
+    inputs = keras.Input((8, 8, 4))
+    early = L.Conv2D(5, 3, activation="relu")(inputs)
+
+    def head(x):
+        return L.Dense(3)(L.GlobalAveragePooling2D()(x))
+
+    middle = L.Conv2D(6, 1)(early)
+    late = L.Concatenate()([early, L.ReLU()(middle), L.Conv2D(2, 3)(inputs)])
+    model = keras.Model(inputs, [head(early), head(middle), head(late)])
+
+    written = write_stages(split_into_stages(model), [False] * 3)
+
+    assert written[0].reads == ("pictures",)
+    assert set(written[2].reads) == {"pictures", *written[0].makes, *written[1].makes}
+    assert_writes(model, (8, 8, 4))
+
+
+@pytest.mark.parametrize("build", [
+    lambda: RANet(**TINY_RANET), lambda: MSDNet(**TINY_MSDNET)], ids=["ranet", "msdnet"])
+@pytest.mark.parametrize("merge", [True, False])
+def test_networks_of_the_papers(build, merge):
+    """RANet and MSDNet, stage by stage, with and without siblings merged."""
+    model = build()
+    randomize(model)
+    pictures = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+
+    written = write_stages(split_into_stages(model), [True] * model.num_exits, merge=merge)
+
+    for expected, received in zip(outputs_of(model, pictures), run_stages(written, pictures)):
+        expected = keras.ops.convert_to_numpy(keras.ops.softmax(expected))
+        np.testing.assert_allclose(received, expected, atol=2e-5)
+
+
+def test_merging_leaves_fewer_convolutions():
+    """Thin convolutions that read the same map of the coarser sub-network become one."""
+    stages = split_into_stages(RANet(**TINY_RANET))
+
+    def count(merge):
+        graphs = [onnx.load_from_string(stage.model).graph
+                  for stage in write_stages(stages, [True] * len(stages), merge=merge)]
+        return sum(node.op_type == "Conv" for graph in graphs for node in graph.node)
+
+    assert count(merge=True) < count(merge=False)
+
+
+def test_what_cannot_be_written_is_named():
+    """The error says which operation it is, and what to use in place of ONNX."""
+    model = model_of([L.Conv2D(3, 1), L.Lambda(lambda x: x * 2, name="doubling")])
+
+    with pytest.raises(UnsupportedOperationError, match='doubling.*engine="keras"'):
+        write_stages(split_into_stages(model), [False])
+
+
+def test_a_layer_of_ones_own_with_the_name_of_a_keras_layer():
+    """A class of the user's that is called like Keras's is not taken for it."""
+
+    class ReLU(keras.layers.Layer):
+        def call(self, x):
+            return -x
+
+    with pytest.raises(UnsupportedOperationError, match="ReLU"):
+        write_stages(split_into_stages(model_of([ReLU()])), [False])
+
+
+def test_other_precisions_are_refused():
+    """A network that computes in half precision would give other answers in float32."""
+    model = model_of([L.Conv2D(3, 1, dtype="mixed_bfloat16"), L.Flatten(), L.Dense(2)])
+
+    with pytest.raises(UnsupportedOperationError, match="bfloat16"):
+        write_stages(split_into_stages(model), [True])

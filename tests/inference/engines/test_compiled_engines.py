@@ -1,0 +1,151 @@
+"""The engines that run written stages: ONNX Runtime and OpenVINO."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from keras_adaptive.graph import split_into_stages
+from keras_adaptive.inference.engines import ENGINES, make_engine, prepare_engine
+from keras_adaptive.inference.engines.row_chunks import gather_rows, rows_per_chunk
+
+pytest.importorskip("onnx")
+IS_LOGITS = [True, False, True, True]
+
+
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def engine(request, network):
+    pytest.importorskip(request.param)
+    engine = make_engine(request.param)
+    engine.prepare(split_into_stages(network), IS_LOGITS)
+    return engine
+
+
+def run_all(engine, pictures):
+    """Run the four stages on everybody and return the probabilities of each."""
+    values, results = {engine.reads(1)[0]: pictures}, []
+    for index in (1, 2, 3, 4):
+        probabilities, made = engine.run(
+            index, [values[key] for key in engine.reads(index)], len(pictures))
+        values.update(zip(engine.makes(index), made))
+        results.append(probabilities)
+    return np.stack(results)
+
+
+@pytest.mark.parametrize("num_rows", [1, 3, 16, 41])
+def test_stages_in_sequence_equal_the_network(engine, images, all_probabilities, num_rows):
+    """Answers are those of Keras, softmax included, for any number of rows."""
+    results = run_all(engine, images[:num_rows].astype("float32"))
+
+    assert results.dtype == np.float32
+    np.testing.assert_allclose(results, all_probabilities[:, :num_rows], atol=1e-5)
+
+
+def test_many_rows_are_computed_in_parts(engine, images, all_probabilities, monkeypatch):
+    """More rows than fit the caches give the same answers, in their order."""
+    module = type(engine).__module__
+    monkeypatch.setattr(f"{module}.rows_per_chunk", lambda tensors: 8)
+
+    results = run_all(engine, images.astype("float32"))
+
+    np.testing.assert_allclose(results, all_probabilities, atol=1e-5)
+
+
+def test_results_of_one_run_survive_the_next(engine, images):
+    """What was handed on is not written over when the stage runs again."""
+    first = images[:5].astype("float32")
+    _, made = engine.run(1, [first], 64)
+    kept = [tensor.copy() for tensor in made]
+
+    engine.run(1, [images[5:10].astype("float32")], 64)
+
+    for tensor, before in zip(made, kept):
+        np.testing.assert_array_equal(tensor, before)
+
+
+def test_threads_share_an_engine(engine, images, all_probabilities):
+    """Four threads at once get the answers of one."""
+    failures = []
+
+    def work():
+        try:
+            for _ in range(5):
+                results = run_all(engine, images[:7].astype("float32"))
+                np.testing.assert_allclose(results, all_probabilities[:, :7], atol=1e-5)
+        except AssertionError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert not failures
+
+
+def test_bfloat16_is_close(network, images, all_probabilities):
+    """In half precision probabilities differ in the second digit at most."""
+    pytest.importorskip("openvino")
+    engine = make_engine("openvino_bfloat16")
+    engine.prepare(split_into_stages(network), IS_LOGITS)
+
+    results = run_all(engine, images[:4].astype("float32"))
+
+    np.testing.assert_allclose(results, all_probabilities[:, :4], atol=0.1)
+
+
+def test_the_engine_that_runs_by_default(network):
+    """OpenVINO is taken where it is installed, on a computer without accelerator."""
+    pytest.importorskip("openvino")
+
+    engine = prepare_engine("auto", split_into_stages(network), IS_LOGITS)
+
+    assert engine.name == "openvino"
+
+
+def test_unknown_engines_are_refused():
+    """The message lists the engines and names the nearest."""
+    with pytest.raises(ValueError, match="Did you mean 'onnxruntime'"):
+        make_engine("onnx_runtime")
+
+
+@pytest.mark.parametrize("name", ["onnx_engine", "openvino_engine"])
+def test_engines_of_written_stages_import_no_keras(name):
+    """They start in a fraction of a second, also where Keras is not installed."""
+    code = (f"import sys; import keras_adaptive.inference.engines.{name}; "
+            "print([m for m in ('keras', 'tensorflow', 'jax', 'torch', 'onnx', 'onnxruntime', "
+            "'openvino') if m in sys.modules])")
+
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                            check=True).stdout
+
+    assert output.strip() == "[]"
+
+
+def test_all_names_make_an_engine():
+    """Every name that the messages list is one."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
+
+    assert all(hasattr(make_engine(name), "gather") for name in ENGINES)
+
+
+def test_rows_of_several_arrays():
+    """Rows come in the order of the parts; a whole single array is not copied."""
+    a, b = np.arange(12.0).reshape(4, 3), np.arange(12.0, 18).reshape(2, 3)
+
+    assert gather_rows([(a, None)]) is a
+    np.testing.assert_array_equal(gather_rows([(a, np.array([3, 0]))]), a[[3, 0]])
+    np.testing.assert_array_equal(
+        gather_rows([(a, np.array([2])), (b, None)]), np.concatenate([a[2:3], b]))
+
+
+def test_large_pictures_are_computed_in_small_parts():
+    """The larger a picture's maps, the fewer pictures at a time."""
+    small = rows_per_chunk([np.zeros((1, 32, 32, 3))])
+    large = rows_per_chunk([np.zeros((1, 224, 224, 3))])
+
+    assert small > large >= 8
