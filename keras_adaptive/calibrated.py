@@ -16,7 +16,7 @@ from keras_adaptive.evaluation.calibration import (
 from keras_adaptive.evaluation.risk import choose_safe_threshold
 from keras_adaptive.evaluation.thresholds import ThresholdSearch, check_exit_macs
 from keras_adaptive.files import write_whole
-from keras_adaptive.names import did_you_mean
+from keras_adaptive.names import check_keys
 
 THRESHOLDS = "thresholds.json"
 NUM_BUDGETS = 11  # from the cost of the first exit to that of the last, each the same factor larger
@@ -127,7 +127,7 @@ class CalibratedThresholds:
             record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
         except ValueError as error:  # neither JSON nor UTF-8
             raise ValueError(f"{path} is no valid JSON: {error}.") from error
-        _check_keys(path, record, [field.name for field in dataclasses.fields(cls)])
+        check_keys(path, record, [field.name for field in dataclasses.fields(cls)])
         temperatures = _numbers(f"{path}, temperatures", record["temperatures"])
         if not temperatures:
             raise ValueError(f"{path}, temperatures: expected one number per exit.")
@@ -234,17 +234,6 @@ def _refuse(constant):
     raise ValueError(f"{constant} is no number of JSON")
 
 
-def _check_keys(where, values, known):
-    if not isinstance(values, dict):
-        raise ValueError(f"{where}: expected an object with the keys {list(known)}.")
-    for key in values:
-        if key not in known:
-            raise ValueError(f"{where}: unknown key {key!r}.{did_you_mean(key, known)}")
-    missing = [key for key in known if key not in values]
-    if missing:
-        raise ValueError(f"{where}: the keys {missing} are missing.")
-
-
 def _check_description(path, record):
     if not isinstance(record["data"], str):
         raise ValueError(f"{path}, data: expected text. Received: {record['data']!r}.")
@@ -256,9 +245,9 @@ def _check_description(path, record):
 
 
 def _check_calibration(where, values, num_exits):
-    _check_keys(where, values, _MEASURES)
+    check_keys(where, values, _MEASURES)
     for measure in _MEASURES:
-        _check_keys(f"{where}, {measure}", values[measure], ("before", "after"))
+        check_keys(f"{where}, {measure}", values[measure], ("before", "after"))
         for when, numbers in values[measure].items():
             place = f"{where}, {measure}, {when}"
             defined = [value for value in _list(place, numbers) if value is not None]
@@ -268,7 +257,7 @@ def _check_calibration(where, values, num_exits):
 
 
 def _read_stored(where, item, asked, num_exits):
-    _check_keys(where, item, (*asked, *_MEASURED))
+    check_keys(where, item, (*asked, *_MEASURED))
     for key in (*asked, "validation_accuracy", "mean_macs"):
         _numbers(f"{where}, {key}", [item[key]])
     per_exit = {key: _numbers(f"{where}, {key}", item[key]) for key in ("thresholds",

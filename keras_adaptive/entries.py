@@ -9,7 +9,7 @@ import re
 from keras_adaptive import models
 from keras_adaptive.files import sha256, write_whole
 from keras_adaptive.graph import exit_macs
-from keras_adaptive.names import did_you_mean
+from keras_adaptive.names import check_keys
 from keras_adaptive.weights import read_weights, write_weights
 
 RECORD = "model.json"
@@ -69,8 +69,8 @@ class Entry:
         except ValueError as error:  # neither JSON nor UTF-8
             raise ValueError(f"{path} is no valid JSON: {error}.") from error
         known = [field.name for field in dataclasses.fields(cls) if field.name != "folder"]
-        _check_keys(path, record, known)
-        _check_keys(f"{path}, weights", record["weights"], _WEIGHTS_KEYS)
+        check_keys(path, record, known)
+        check_keys(f"{path}, weights", record["weights"], _WEIGHTS_KEYS)
         weights = record["weights"]
         if pathlib.PurePath(weights["file"]).name != weights["file"]:
             raise ValueError(
@@ -190,14 +190,3 @@ def _check_recipe(model, recipe_name, built):
             f"`model` is not the network of the recipe {recipe_name!r}. They differ in "
             f"{', '.join(differences)}. Give the recipe that the model was trained with."
         )
-
-
-def _check_keys(where, values, known):
-    if not isinstance(values, dict):
-        raise ValueError(f"{where}: expected an object with the keys {sorted(known)}.")
-    for key in values:
-        if key not in known:
-            raise ValueError(f"{where}: unknown key {key!r}.{did_you_mean(key, known)}")
-    missing = [key for key in known if key not in values]
-    if missing:
-        raise ValueError(f"{where}: the keys {missing} are missing.")
