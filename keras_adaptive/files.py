@@ -1,8 +1,9 @@
-"""Files that are whole or not there, and their digests."""
+"""Files and folders that are whole or not there, and digests of files."""
 
 import hashlib
 import os
 import pathlib
+import tempfile
 
 
 def write_whole(path, fill):
@@ -22,6 +23,32 @@ def write_whole(path, fill):
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_folder_whole(folder, fill):
+    """Write a folder so that nobody ever sees half of it.
+
+    `fill` writes under a temporary name beside it; the folder is renamed into place when it is
+    done, and replaces an earlier one as a whole. If `fill` fails, that one stays as it was.
+
+    Args:
+        folder: path of the folder.
+        fill: function of the temporary path, an empty folder.
+    """
+    folder = pathlib.Path(folder).resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"partial.{folder.name}.", dir=folder.parent) as work:
+        partial, earlier = pathlib.Path(work) / "new", pathlib.Path(work) / "earlier"
+        partial.mkdir()
+        fill(partial)
+        if folder.exists():
+            os.rename(folder, earlier)
+        try:
+            os.rename(partial, folder)
+        except BaseException:
+            if earlier.exists():
+                os.rename(earlier, folder)
+            raise
 
 
 def sha256(path):
