@@ -99,9 +99,11 @@ class EarlyExitPredictor:
 
         Args:
             folder: path of a folder that `export_stages` wrote.
-            threshold: as above, or None for the thresholds that were exported.
+            threshold: as above, or None for the thresholds that were exported, or 0.8 where none
+                were.
             engine: string. Name of the engine that runs the files.
-            max_exit, preprocess, temperatures: as above.
+            max_exit, preprocess: as above.
+            temperatures: as above, or None for those that were exported.
 
         Returns:
             `EarlyExitPredictor`, whose `model` is None.
@@ -114,8 +116,10 @@ class EarlyExitPredictor:
 
         network = ExportedNetwork.from_folder(folder)
         predictor = cls.__new__(cls)
-        predictor._set_up(network, network.thresholds if threshold is None else threshold, None,
-                          max_exit, preprocess, None, temperatures)
+        if threshold is None:
+            threshold = 0.8 if network.thresholds is None else network.thresholds
+        predictor._set_up(network, threshold, network.exits, max_exit, preprocess, None,
+                          network.temperatures if temperatures is None else temperatures)
         predictor._travels_as = engine, {"folder": os.path.abspath(folder)}
         predictor._stages = StageRunner(network.make_engine(engine), len(predictor.exits))
         return predictor
