@@ -29,6 +29,7 @@ FILES = {
     "litert": ("stage{}.tflite",),
 }
 FORMATS = tuple(FILES)
+_STAGE_NAME = r"stage\d+(\.(onnx|xml|bin|tflite))?"
 
 _MAX_BYTES = 2**24  # of the manifest itself
 _MAX_VALUES = 2**27  # of one picture's tensor: nothing is made room for because a file says so
@@ -158,6 +159,19 @@ class Manifest:
         record = {"format_version": record.pop("format_version"), **record}
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         pathlib.Path(path).write_text(text, encoding="utf-8")
+
+
+def is_export(folder):
+    """Return whether a folder is an export, sound or damaged, and holds nothing else.
+
+    Args:
+        folder: path.
+    """
+    manifest = pathlib.Path(folder) / MANIFEST
+    if not manifest.is_file() or b'"format_version"' not in manifest.read_bytes():
+        return False
+    return all(entry.name == MANIFEST or re.fullmatch(_STAGE_NAME, entry.name)
+               for entry in manifest.parent.iterdir())
 
 
 def read_stage_files(folder, stage):
@@ -302,10 +316,11 @@ class _Reader:
             if record[key] != value:
                 self._fail(f"input, {key}", repr(value), record[key])
         rule = record["rule"]
-        if rule is not None and (not isinstance(rule, dict) or rule.get("size") != [*shape[:2]]
-                                 or set(rule) - set(_RULE_KEYS)):
-            self._fail("input, rule", f"null or an object with the keys {', '.join(_RULE_KEYS)}, "
-                       f"of which size is {[*shape[:2]]}", rule)
+        if rule is not None:
+            if not isinstance(rule, dict) or set(rule) - set(_RULE_KEYS):
+                self._fail("input, rule", f"null or an object with keys of {_RULE_KEYS}", rule)
+            if len(self._sizes("input, rule, size", rule.get("size"))) != 2:
+                self._fail("input, rule, size", "height and width", rule["size"])
         return InputRecord(shape, self._dtype("input, dtype", record["dtype"]), "NHWC", (0, 255),
                            rule)
 

@@ -34,7 +34,9 @@ class StageProgram:
                 f"{keras.backend.backend()!r}: set KERAS_BACKEND=tensorflow before Keras is "
                 'imported, or export to "onnx" or "openvino", which works on every backend.'
             )
-        self._stage = _without_passengers(stage)
+        # What only passes through the stage is left out.
+        self._stage = Stage(stage.index, stage.calls, stage.needs, stage.exit_value, stage.makes,
+                            stage.specs, stage.model_inputs)
         self._is_logits = is_logits
         self.output = PROBABILITIES
         self.reads = {self._name(value): stage.specs[value] for value in self._stage.reads}
@@ -72,8 +74,7 @@ class StageProgram:
             ) from error
 
     def _name(self, value):
-        is_picture = self._stage.index == 1 and value in self._stage.reads
-        return PICTURES if is_picture else f"tensor{value}"
+        return PICTURES if value in self._stage.model_inputs else f"tensor{value}"
 
     def _trace(self):
         """Return a module that owns the variables, and the traced function."""
@@ -91,15 +92,6 @@ class StageProgram:
         module.stage_variables = [variable.value for variable in self._stage.variables]
         function = tf.function(run, input_signature=signature, autograph=False)
         return module, function.get_concrete_function()
-
-
-def _without_passengers(stage):
-    """Return the stage without what it takes only to hand it on."""
-    made = {value for call in stage.calls for value in call.outputs}
-    used = {stage.exit_value, *(value for call in stage.calls for value in call.inputs)}
-    return Stage(stage.index, stage.calls, [value for value in stage.reads if value in used],
-                 stage.exit_value, [value for value in stage.hands_on if value in made],
-                 stage.specs)
 
 
 def _missing_operations(error):
