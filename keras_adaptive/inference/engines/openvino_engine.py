@@ -51,7 +51,8 @@ class OpenVinoEngine:
         """Compile stages that were written before.
 
         Args:
-            programs: list of `OnnxStage`; their `model` may also be the path of an OpenVINO `.xml`.
+            programs: list of `OnnxStage`; or of objects like it whose `model` is an OpenVINO `.xml`
+                and whose `weights` are the `.bin` beside it, as bytes.
 
         Raises:
             ImportError: If the `openvino` package is not installed.
@@ -69,8 +70,9 @@ class OpenVinoEngine:
         if self.num_threads:
             options["INFERENCE_NUM_THREADS"] = self.num_threads
         self._stages = {
-            index: _CompiledStage(
-                core.compile_model(core.read_model(model=program.model), "CPU", options), program)
+            index: _CompiledStage(core.compile_model(
+                core.read_model(model=program.model, weights=getattr(program, "weights", b"")),
+                "CPU", options), program)
             for index, program in enumerate(programs, start=1)
         }
 
