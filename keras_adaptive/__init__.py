@@ -18,6 +18,7 @@ _PLACES = {
     "Recipe": "keras_adaptive.training",
     "attach_exits": "keras_adaptive.attach",
     "exit_macs": "keras_adaptive.graph",
+    "export_stages": "keras_adaptive.export",
     "layer_macs": "keras_adaptive.graph",
     "split_into_stages": "keras_adaptive.graph",
     "train": "keras_adaptive.training",

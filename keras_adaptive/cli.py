@@ -14,6 +14,8 @@ import tempfile
 
 # As in `training.recipe`, which is not imported for the help: it brings Keras.
 _PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+# As in `manifest`.
+_FORMATS = ("onnx", "openvino", "saved_model", "litert")
 
 
 def main(argv=None):
@@ -27,7 +29,8 @@ def main(argv=None):
     """
     arguments = _make_parser().parse_args(argv)
     try:
-        _import_keras()
+        if not _is_export(arguments):
+            _import_keras()
         arguments.run(arguments)
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"keras-adaptive {arguments.command}: {error}", file=sys.stderr)
@@ -36,6 +39,11 @@ def main(argv=None):
         print("interrupted", file=sys.stderr)
         return 1
     return 0
+
+
+def _is_export(arguments):
+    """Return whether exported stages are to be run, for which Keras need not be installed."""
+    return arguments.command == "predict" and os.path.isdir(arguments.model or "")
 
 
 def _import_keras():
@@ -77,7 +85,9 @@ def _predict(arguments):
     files = []
     for name in arguments.files:
         files += find_files(name) if os.path.isdir(name) else [name]
-    predictor = EarlyExitPredictor(arguments.model, arguments.threshold)
+    chosen = {} if arguments.threshold is None else {"threshold": arguments.threshold}
+    make = EarlyExitPredictor.from_export if _is_export(arguments) else EarlyExitPredictor
+    predictor = make(arguments.model, **chosen)
     prediction = predictor.predict(files, batch_size=arguments.batch_size)
     if arguments.json:
         for picture in prediction:
@@ -134,6 +144,19 @@ def _card(arguments):
     with contextlib.redirect_stdout(sys.stderr):
         measured = measure(arguments.name, arguments.data, None, arguments.batch_size, verbose=1)
     print(f"Card: {os.path.abspath(complete_entry(measured))}")
+
+
+def _export(arguments):
+    from keras_adaptive import zoo
+    from keras_adaptive.export import export_stages
+
+    asked = {key: getattr(arguments, key) for key in ("macs", "accuracy")
+             if getattr(arguments, key) is not None}
+    thresholds = zoo.thresholds(arguments.model, **asked) if asked else None
+    with contextlib.redirect_stdout(sys.stderr):  # TensorFlow reports its progress there
+        folder = export_stages(arguments.model, arguments.folder, arguments.format,
+                               thresholds=thresholds, exits=arguments.exits)
+    print(f"Stages and manifest.json: {os.path.abspath(folder)}")
 
 
 def _convert(arguments):
@@ -246,7 +269,7 @@ def _make_parser():
   keras-adaptive demo
   keras-adaptive demo --threshold 0.95 --output careful.png""")
     _add_model(demo)
-    _add_threshold(demo)
+    _add_threshold(demo, 0.8, "0.8")
     demo.add_argument("--output", metavar="PNG", default="demo.png",
                       help="where the picture of the result is written [default: %(default)s]")
 
@@ -256,11 +279,14 @@ def _make_parser():
         """
   keras-adaptive predict cat.png
   keras-adaptive predict photos/ --threshold 0.9
-  keras-adaptive predict photos/ more/dog.jpg --json > answers.jsonl""")
+  keras-adaptive predict photos/ more/dog.jpg --json > answers.jsonl
+  keras-adaptive predict photos/ --model exported/""")
     predict.add_argument("files", metavar="FILE", nargs="+",
                          help="pictures (PNG, JPEG, WebP and more), or folders of them")
-    _add_model(predict)
-    _add_threshold(predict)
+    predict.add_argument("--model", metavar="NAME", default=None,
+                         help="a name that `keras-adaptive list` shows, or a folder that `export` "
+                              "wrote, which needs no Keras [default: ranet_cifar10]")
+    _add_threshold(predict, None, "0.8, or what was exported")
     _add_batch_size(predict, 64)
     predict.add_argument("--json", action="store_true",
                          help="print one JSON object per picture in place of a table")
@@ -313,6 +339,29 @@ def _make_parser():
                                                    "`keras-adaptive list` shows it")
     _add_data(card, None, None)
     _add_batch_size(card, 256)
+
+    export = _add_command(
+        commands, "export", _export,
+        "Write a trained network as files that run without Keras: one per stage, and a manifest.",
+        """
+  keras-adaptive export ranet_cifar10 exported
+  keras-adaptive export ranet_cifar10 exported --format litert --macs 20e6
+  keras-adaptive export ranet_cifar10 exported --exits 1,3,6 --accuracy 0.85""")
+    export.add_argument("model", metavar="MODEL", help="a network with weights, as "
+                                                       "`keras-adaptive list` shows it")
+    export.add_argument("folder", metavar="FOLDER",
+                        help="new, empty, or an earlier export, which is replaced")
+    export.add_argument("--format", choices=_FORMATS, default=_FORMATS[0],
+                        help="onnx runs on ONNX Runtime and OpenVINO [default: %(default)s]")
+    goal = export.add_mutually_exclusive_group()
+    goal.add_argument("--macs", metavar="N", type=_number, default=None,
+                      help="use the calibrated thresholds for at most N multiply-adds a picture on "
+                           "average, such as 20e6 [default: those that promise least loss]")
+    goal.add_argument("--accuracy", metavar="A", type=_number, default=None,
+                      help="use the calibrated thresholds that reach this share, such as 0.85, "
+                           "for the least work")
+    export.add_argument("--exits", metavar="K,K", type=_integers, default=None,
+                        help="exits in use, counted from 1, such as 1,3,6 [default: all]")
 
     convert = _add_command(
         commands, "convert", _convert,
@@ -368,10 +417,10 @@ def _add_model(command):
                          help="a name that `keras-adaptive list` shows [default: ranet_cifar10]")
 
 
-def _add_threshold(command):
-    command.add_argument("--threshold", metavar="T", type=_numbers, default=0.8,
+def _add_threshold(command, default, shown):
+    command.add_argument("--threshold", metavar="T", type=_numbers, default=default,
                          help="confidence at which a picture stops, from 0 to 1; or one per exit, "
-                              "such as 0.9,0.8,0.7,1 [default: %(default)s]")
+                              f"such as 0.9,0.8,0.7,1 [default: {shown}]")
 
 
 def _add_data(command, default, shown):
@@ -398,6 +447,10 @@ def _number(text):
 def _numbers(text):
     numbers = [_number(part) for part in text.split(",")]
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _integers(text):
+    return [_positive(part) for part in text.split(",")]
 
 
 def _positive(text):

@@ -125,7 +125,16 @@ class ExportedNetwork:
             for stage in self._manifest.stages
         ]
         ready = make()
-        ready.load(programs)
+        try:
+            ready.load(programs)
+        except ImportError:
+            raise
+        except Exception as error:  # the runtimes have kinds of their own
+            raise ValueError(
+                f"The stages in {self.folder} cannot be loaded: {error}. Their files are as the "
+                f"manifest has them, so that one of them is no sound {self.format!r} file, or "
+                "needs a newer runtime; export again."
+            ) from error
         return ready
 
     def _choose(self, engine):

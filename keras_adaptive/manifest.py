@@ -280,8 +280,8 @@ class _Reader:
         files = tuple(self._file(where, file) for file in self._list("files", record, where))
         paths = [file.path for file in files]
         # The names are known: so no other file, here or elsewhere, can be meant.
-        if sorted(set(paths)) != sorted(paths) or names[0] not in paths or set(paths) - set(names):
-            self._fail(f"{where}, files", f"the names {names}", paths)
+        if paths[:1] != names[:1] or paths != [name for name in names if name in paths]:
+            self._fail(f"{where}, files", f"the names {names}, in this order", paths)
         reads, makes = (
             tuple(self._tensor(f"{where}, {key}", tensor)
                   for tensor in self._list(key, record, where))

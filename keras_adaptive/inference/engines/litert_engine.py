@@ -1,37 +1,36 @@
 """Run exported stages that are LiteRT files."""
 
 import importlib
-import os
-import threading
 
 import numpy as np
 
+from keras_adaptive.inference.engines.onnx_engine import count_cores
+from keras_adaptive.inference.engines.row_chunks import gather_rows
 from keras_adaptive.inference.engines.signature_engine import SignatureEngine
 
 
 class LiteRTEngine(SignatureEngine):
     """One interpreter per stage, of the package `ai_edge_litert` or else of TensorFlow.
 
-    Between stages, tensors are NumPy arrays. An interpreter has one set of buffers, so threads take
-    turns.
+    Between stages, tensors are NumPy arrays. An interpreter has one set of buffers.
     """
+
+    name = "litert"
+    is_thread_safe = False
 
     def _load_program(self, program):
         content = next(iter(program.files.values()))
-        interpreter = _interpreter_class()(model_content=content, num_threads=os.cpu_count())
+        interpreter = _interpreter_class()(model_content=content, num_threads=count_cores())
         signature = interpreter.get_signature_list()["serving_default"]
         runner = interpreter.get_signature_runner("serving_default")
-        lock = threading.Lock()
 
         def run(tensors):
-            with lock:
-                return runner(**{name: np.asarray(tensor) for name, tensor in tensors.items()})
+            return runner(**{name: np.asarray(tensor) for name, tensor in tensors.items()})
 
         return run, signature["inputs"], signature["outputs"]
 
     def gather(self, parts):
-        pieces = [tensor if rows is None else tensor[rows] for tensor, rows in parts]
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return gather_rows(parts)
 
 
 def _interpreter_class():

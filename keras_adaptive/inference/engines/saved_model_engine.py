@@ -12,6 +12,9 @@ class SavedModelEngine(SignatureEngine):
     A SavedModel is a program that may do anything; load only what you trust.
     """
 
+    name = "saved_model"
+    is_thread_safe = True
+
     def _load_program(self, program):
         import tensorflow as tf
 

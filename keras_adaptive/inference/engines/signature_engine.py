@@ -8,6 +8,8 @@ import numpy as np
 class SignatureEngine(abc.ABC):
     """Base of the engines that run programs which TensorFlow wrote."""
 
+    is_snapshot = True
+
     def load(self, programs):
         """Make the programs ready to run.
 
