@@ -12,10 +12,10 @@ import os
 import sys
 import tempfile
 
+from keras_adaptive.manifest import FORMATS, MANIFEST
+
 # As in `training.recipe`, which is not imported for the help: it brings Keras.
 _PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-# As in `manifest`.
-_FORMATS = ("onnx", "openvino", "saved_model", "litert")
 
 
 def main(argv=None):
@@ -43,7 +43,8 @@ def main(argv=None):
 
 def _is_export(arguments):
     """Return whether exported stages are to be run, for which Keras need not be installed."""
-    return arguments.command == "predict" and os.path.isdir(arguments.model or "")
+    return (arguments.command == "predict" and arguments.model is not None
+            and os.path.isfile(os.path.join(arguments.model, MANIFEST)))
 
 
 def _import_keras():
@@ -351,7 +352,7 @@ def _make_parser():
                                                        "`keras-adaptive list` shows it")
     export.add_argument("folder", metavar="FOLDER",
                         help="new, empty, or an earlier export, which is replaced")
-    export.add_argument("--format", choices=_FORMATS, default=_FORMATS[0],
+    export.add_argument("--format", choices=FORMATS, default=FORMATS[0],
                         help="onnx runs on ONNX Runtime and OpenVINO [default: %(default)s]")
     goal = export.add_mutually_exclusive_group()
     goal.add_argument("--macs", metavar="N", type=_number, default=None,

@@ -14,7 +14,7 @@ from keras_adaptive.models import RANet
 from keras_adaptive.training import recipe as recipe_module
 from keras_adaptive.training.datasets import CIFAR10_CLASSES
 
-COMMANDS = ("demo", "predict", "evaluate", "plot", "card", "convert", "list", "train")
+COMMANDS = ("demo", "predict", "evaluate", "plot", "card", "export", "convert", "list", "train")
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,9 @@ def test_every_command_explains_itself_with_examples(command, capsys):
     [], ["classify"], ["predict"], ["train"], ["predict", "a.png", "--threshold", "high"],
     ["predict", "a.png", "--batch-size", "0"], ["train", "x", "--precision", "float8"],
     ["card"], ["card", "ranet_cifar10"], ["plot", "--num-pictures", "0"],
+    ["export", "ranet_cifar10"], ["export", "ranet_cifar10", "x", "--format", "tflite"],
+    ["export", "ranet_cifar10", "x", "--macs", "2e7", "--accuracy", "0.8"],
+    ["export", "ranet_cifar10", "x", "--exits", "1,0"],
 ])
 def test_wrong_use_is_status_2(wrong, capsys):
     with pytest.raises(SystemExit) as end:
@@ -187,6 +190,40 @@ def test_card_measures_all_pictures_and_completes_the_entry(
     assert status == 0
     assert measured == [("ranet_cifar10", "my.npz", None, 256)]
     assert captured.out == f"Card: {tmp_path / 'measured.md'}\n"
+
+
+@pytest.fixture
+def exported(monkeypatch):
+    """Calls of `export_stages`."""
+    calls = []
+
+    def export_stages(*arguments, **options):
+        calls.append((arguments, options))
+        return arguments[1]
+
+    monkeypatch.setattr("keras_adaptive.export.export_stages", export_stages)
+    return calls
+
+
+def test_export_hands_model_folder_and_exits_on(exported, tmp_path, capsys):
+    """Thresholds are left to `export_stages` where none are asked for."""
+    status = cli.main(["export", "ranet_cifar10", str(tmp_path), "--format", "litert",
+                       "--exits", "1,3,6"])
+
+    assert status == 0
+    assert exported == [(("ranet_cifar10", str(tmp_path), "litert"),
+                         {"thresholds": None, "exits": [1, 3, 6]})]
+    assert capsys.readouterr().out == f"Stages and manifest.json: {tmp_path}\n"
+
+
+@pytest.mark.parametrize("option, asked", [("--macs=2e7", {"macs": 2e7}),
+                                           ("--accuracy=0.85", {"accuracy": 0.85})])
+def test_export_chooses_calibrated_thresholds(exported, option, asked):
+    """For a budget or an accuracy, those that the zoo has for it."""
+    status = cli.main(["export", "ranet_cifar10", "folder", option])
+
+    assert status == 0
+    assert exported[0][1]["thresholds"] == zoo.thresholds("ranet_cifar10", **asked)
 
 
 def test_list_names_models_and_recipes(capsys):

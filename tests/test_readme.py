@@ -25,9 +25,14 @@ def _load_script(name):
 
 
 @pytest.mark.parametrize("number", range(len(_blocks("python"))))
-def test_python_code_runs(number, monkeypatch):
-    """Every block runs by itself, from the root of the repository."""
-    monkeypatch.chdir(ROOT)
+def test_python_code_runs(number, tmp_path, monkeypatch):
+    """Every block runs by itself, beside the files of the repository."""
+    if "export_stages(" in _blocks("python")[number]:
+        for package in ("onnx", "onnxruntime"):
+            pytest.importorskip(package)
+    for path in ROOT.iterdir():  # what a block writes does not stay in the repository
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
 
     exec(compile(_blocks("python")[number], f"README.md, block {number + 1}", "exec"), {})
 
