@@ -10,8 +10,7 @@ import keras
 from keras_adaptive.graph import exit_macs, split_into_stages
 from keras_adaptive.inference.logits import exits_give_logits
 
-_NUM_MARKS = 2  # variables that tell whether weights have changed
-_MARK_SIZE = 1024  # numbers that such a variable has at most
+_MARK_SIZE = 1024  # numbers that a variable has at most which tells of changed weights
 
 
 class KerasNetwork:
@@ -53,15 +52,15 @@ class KerasNetwork:
     def weights_mark(self):
         """Return bytes that are others when the model was trained or got other weights.
 
-        A few small variables are looked at, spread over the network to its end: reading all of them
-        would take longer than classifying a picture.
+        Two small variables are looked at, in the middle of the network and at its end: reading all
+        of them would take longer than classifying a picture.
         """
-        return b"".join(keras.ops.convert_to_numpy(v).tobytes() for v in self._marks)
+        return b"".join(variable.numpy().tobytes() for variable in self._marks)
 
     @functools.cached_property
     def _marks(self):
         small = [v for v in self.model.variables if math.prod(v.shape) <= _MARK_SIZE]
-        return small[:: max(1, len(small) // _NUM_MARKS)] + small[-1:]
+        return [small[len(small) // 2], small[-1]] if small else []
 
     def to_bytes(self):
         """Return the model as the bytes of a `.keras` file."""

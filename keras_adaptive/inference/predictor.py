@@ -145,9 +145,17 @@ class EarlyExitPredictor:
         """Take the model's weights as they are now.
 
         Engines other than `"keras"` work on a copy. `predict` notices by itself when the model was
-        trained or has loaded other weights, as it looks at some variables of all parts; after
-        changing single layers by hand, call this.
+        trained or has loaded other weights, as it looks at some variables; after changing single
+        layers by hand, call this.
+
+        Raises:
+            ValueError: If the predictor was made of exported stages.
         """
+        if self.model is None:
+            raise ValueError(
+                "Exported stages do not change with a model. Export it again with `export_stages`, "
+                "and make a predictor of that."
+            )
         network = self._network
         engine = prepare_engine(self._travels_as[0], network.stages(self.exits),
                                 network.gives_logits(self.exits))
