@@ -92,7 +92,7 @@ def run_demo(model=None, threshold=0.8, repeats=20):
     pictures = [np.asarray(Image.open(file).convert("RGB")) for file in files]
 
     batch = np.stack(pictures)
-    whole = compile_whole(predictor.model)
+    whole = compile_whole(predictor.model, predictor.engine.name)
     times_ms = time_in_turns(
         {"adaptive": lambda: predictor.predict(batch, verbose=False),
          "whole": lambda: whole(batch)}, repeats)

@@ -10,21 +10,44 @@ import keras
 import numpy as np
 
 
-def compile_whole(model):
-    """Return a function that runs all exits of a model on a batch, compiled by the backend.
+def compile_whole(model, engine="keras"):
+    """Return a function that runs all exits of a model on a batch, in one compiled program.
 
-    It is what early exit has to beat: one `tf.function` on TensorFlow, `jax.jit` on JAX, the eager
-    model under `torch.inference_mode` on PyTorch.
+    It is what early exit has to beat, and converted plainly: nothing is folded by hand or joined.
 
     Args:
         model: Functional `keras.Model`.
+        engine: `"keras"`: one `tf.function` on TensorFlow, `jax.jit` on JAX, the eager model under
+            `torch.inference_mode` on PyTorch; or another name in `engines.ENGINES`: one ONNX graph.
 
     Returns:
         Function from an array of pictures to the list of the exits' outputs, NumPy arrays.
     """
     dtype = model.inputs[0].dtype
-    run = _COMPILERS[keras.backend.backend()](model)
+    if engine == "keras":
+        run = _COMPILERS[keras.backend.backend()](model)
+    else:
+        run = _compile_graph(model, engine)
     return lambda pictures: run(np.asarray(pictures, dtype))
+
+
+def _compile_graph(model, engine):
+    from keras_adaptive.graph import Stage, flatten
+    from keras_adaptive.graph.onnx_writer import write_stages
+    from keras_adaptive.inference.engines import make_engine
+
+    graph = flatten(model)
+    *early, last = graph.outputs
+    # One stage that hands on the early exits' answers, which thus are computed.
+    stage = Stage(1, graph.calls, graph.inputs, last, tuple(early), graph.specs, graph.inputs)
+    runner = make_engine(engine)
+    runner.load(write_stages([stage], [False], merge=False))
+
+    def run(pictures):
+        output, early_outputs = runner.run(1, [pictures], len(pictures))
+        return [*early_outputs, output]
+
+    return run
 
 
 def _compile_tensorflow(model):

@@ -22,6 +22,18 @@ def test_whole_network_compiled_equals_the_model(tiny_ranet, pictures):
             np.testing.assert_allclose(output, logits, atol=1e-4)
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_whole_network_on_an_engine_equals_the_model(tiny_ranet, pictures, engine):
+    """One ONNX graph with all exits gives their logits in the exits' order."""
+    pytest.importorskip("onnx")
+    pytest.importorskip(engine)
+    whole = compile_whole(tiny_ranet, engine)
+
+    expected = tiny_ranet.predict(pictures, verbose=0)
+    for output, logits in zip(whole(pictures), expected, strict=True):
+        np.testing.assert_allclose(output, logits, atol=1e-4)
+
+
 def test_batches_together_are_all_pictures_at_the_last_exit():
     def run(batch):
         return [batch * 0, batch + 1]

@@ -27,16 +27,12 @@ class KerasEngine(abc.ABC):
     the compiled program.
     """
 
+    name = "keras"
     is_snapshot = False  # weights are not copied
 
     def __init__(self):
         self._stages = {}
         self._programs = {}
-
-    @property
-    def name(self):
-        """string, for people."""
-        return f"keras ({keras.backend.backend()})"
 
     def prepare(self, stages, from_logits):
         """Make one compiled program per stage.

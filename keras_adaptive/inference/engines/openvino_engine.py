@@ -38,8 +38,8 @@ class OpenVinoEngine:
 
     @property
     def name(self):
-        """string, for people."""
-        return "openvino" if self.precision == "float32" else "openvino (bfloat16)"
+        """string in `ENGINES`."""
+        return "openvino" if self.precision == "float32" else "openvino_bfloat16"
 
     def prepare(self, stages, from_logits):
         """Write stages as ONNX and compile them; see `KerasEngine.prepare`."""
