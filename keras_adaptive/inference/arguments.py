@@ -115,4 +115,4 @@ def choose_class_names(class_names, network):
             f"`class_names` takes one name per class: {network.num_classes} for "
             f"{network.name!r}. Received {len(class_names)}: {class_names!r}."
         )
-    return tuple(class_names)
+    return tuple(map(str, class_names))

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import io
 import sys
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from keras_adaptive.graph import exit_macs
 from keras_adaptive.inference.engines.keras_engine import make_keras_engine
+from keras_adaptive.inference.prediction import Prediction
 from keras_adaptive.inference.predictor import EarlyExitPredictor
 from keras_adaptive.models import MultiExitModel, RANet
 
@@ -270,6 +272,24 @@ def test_one_picture_is_a_batch_of_one(predictor, images):
     assert len(alone) == 1
     assert alone.exits[0] == together.exits[4]
     np.testing.assert_allclose(alone.probabilities[0], together.probabilities[4], atol=1e-5)
+
+
+def test_predictions_have_one_form(predictor, images):
+    """One batch or several, they are what `Prediction` makes of lists, and nobody else's arrays."""
+    predictor.threshold = 0.7
+    for prediction in (predictor.predict(images[:1]), predictor.predict(images, batch_size=7)):
+        fields = {field.name: getattr(prediction, field.name)
+                  for field in dataclasses.fields(prediction)}
+        checked = Prediction(**{
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in fields.items()})
+        for name, value in fields.items():
+            if isinstance(value, np.ndarray):
+                np.testing.assert_array_equal(value, getattr(checked, name), strict=True)
+                assert value.flags.owndata and value.flags.writeable
+            else:
+                assert value == getattr(checked, name) and type(value) is type(
+                    getattr(checked, name))
 
 
 def test_preprocess_prepares_what_the_network_takes(network, images, all_probabilities):
