@@ -25,13 +25,11 @@ class Prefetch:
         self._ready = queue.Queue(num_ahead)
         self._is_closed = threading.Event()
         source = itertools.takewhile(lambda _: not self._is_closed.is_set(), source)
-        source = source if assemble is None else assemble(source)
-        self._thread = threading.Thread(target=self._fill, args=(source,), daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._fill, args=(source, assemble), daemon=True).start()
 
-    def _fill(self, source):
+    def _fill(self, source, assemble):
         try:
-            for element in source:
+            for element in source if assemble is None else assemble(source):
                 if not self._put((element, None)):
                     return
             self._put((_END, None))
