@@ -154,6 +154,7 @@ def test_damage_found_on_the_way_stops_the_stream(tmp_path, bad_files):
         next(stream)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("limit", [150, 50])
 def test_decompression_bombs_are_refused(tmp_path, photo, monkeypatch, limit):
     """What pillow only warns of is an error here, like what it refuses itself."""
