@@ -25,10 +25,17 @@ class ChosenThresholds:
             where float32 has a number there, so that rounding moves no picture. `NEVER` switches
             an exit off; the last is 0: that exit takes the rest.
         accuracy: float, share of right answers.
-        mean_macs: float, multiply-adds of a picture.
+        mean_macs: float, multiply-adds of a picture; of a search in another unit, its mean cost.
         exit_shares: tuple of floats, share of pictures that leave at each exit.
-        budget: float or `None`. The mean multiply-adds that were allowed.
-        budget_met: bool. False where even the first exit costs more than the budget.
+        budget: float or `None`. The mean cost that was allowed, in multiply-adds, or milliseconds
+            where those were asked for.
+        budget_met: bool. False where even the cheapest exit costs more than the budget.
+        mean_ms: float or `None`. Milliseconds of a picture, by the measured times of the stages.
+        exits: tuple of ints or `None`. The exits in use, where they were chosen too.
+        timed_ms: float or `None`. Milliseconds of a picture with these exits and thresholds in a
+            timed run of some of the pictures, where exits were chosen.
+        all_exits_timed_ms: float or `None`. The same with all exits that were in use before, and
+            the best thresholds found for them: run by run in turns with the other.
     """
 
     thresholds: tuple
@@ -37,6 +44,10 @@ class ChosenThresholds:
     exit_shares: tuple
     budget: float | None = None
     budget_met: bool = True
+    mean_ms: float | None = None
+    exits: tuple | None = None
+    timed_ms: float | None = None
+    all_exits_timed_ms: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +61,7 @@ class _Candidate:
 class ThresholdSearch:
     """Search for thresholds, one per exit, on the answers of all exits.
 
-    A multiply-add gets a price, and the thresholds are improved one exit at a time, from the last
+    Work gets a price, and the thresholds are improved one exit at a time, from the last
     to the first, until the accuracy less the price of the work no longer grows; for many prices at
     once, each from another threshold shared by all exits. Then, from the best within the budget,
     single thresholds are moved to where they use what is left of it, with every distinct confidence
@@ -58,17 +69,25 @@ class ThresholdSearch:
     least as accurate as any start within the budget. That it is the best of all thresholds is not
     proved.
 
+    Costs are multiply-adds here, but the search only adds them up: measured milliseconds do as
+    well, and the budget and `mean_macs` are then milliseconds.
+
     Args:
         outputs: `ExitOutputs` of a validation part.
-        exit_macs: sequence of numbers, the multiply-adds up to each exit, never decreasing.
+        exit_macs: sequence of numbers, the cost up to each exit, never decreasing.
         starts: sequence of further thresholds to start from, each one number per exit.
         smooth: bool. Whether a picture counts as right by the probability that its confidence,
             scaled with the exit's temperature, says, and not by its label. What is found is then a
             little less accurate on these pictures and more so on others: single labels are noise.
             Results are told by labels in any case.
+        savings: sequence of numbers, one per exit, or `None`. What leaving out an exit saves on
+            every picture that goes past it. Exits at which nobody leaves then count as left out,
+            so that the search chooses exits together with thresholds; otherwise they are switched
+            off only, and cost what they cost. The value of the last exit counts for nothing.
 
     Raises:
-        ValueError: If `exit_macs` are not one positive number per exit, or they decrease.
+        ValueError: If `exit_macs` are not one positive number per exit, or they decrease; if
+            `savings` are not one number per exit, from 0 to the cost of its stage.
 
     Example:
 
@@ -79,8 +98,9 @@ class ThresholdSearch:
     (1.0, 20.0, (0.75, 0.0))
     """
 
-    def __init__(self, outputs, exit_macs, starts=(), smooth=False):
+    def __init__(self, outputs, exit_macs, starts=(), smooth=False, savings=None):
         self._macs = check_exit_macs(exit_macs, outputs.num_exits)
+        self._savings = _check_savings(savings, self._macs)
         self._num = len(outputs.labels)
         # What a picture that leaves at an exit adds, (rows, exits, pictures): whether it is right,
         # the probability that it is where that is maximised, and its cost.
@@ -107,18 +127,18 @@ class ThresholdSearch:
         """Return the most accurate thresholds found whose mean cost is within a budget.
 
         Args:
-            macs: number, the mean multiply-adds of a picture.
+            macs: number, the mean cost of a picture, in the unit of `exit_macs`.
 
         Returns:
-            `ChosenThresholds`. Where even the first exit costs more, all pictures leave there and
-            `budget_met` is False.
+            `ChosenThresholds`. Where even the cheapest exit costs more, all pictures leave there
+            and `budget_met` is False.
         """
         if not macs > 0:
             raise ValueError(f"`macs` is a number of multiply-adds above 0. Received: {macs!r}.")
         limit = macs * _ROUNDING
         feasible = [c for c in self._candidates if c.cost <= limit]
         if not feasible:
-            return self._choice(self._all_at(0), macs)
+            return self._choice(min(self._candidates, key=lambda c: c.cost).cuts, macs)
         start = max(feasible, key=lambda c: (c.value, -c.cost))
         # Of two that are equally good, the cheaper: a thousandth of a picture decides.
         cuts = self._refine(start.cuts, lambda right, value, cost: np.where(
@@ -178,9 +198,12 @@ class ThresholdSearch:
                 sums = np.bincount((rows + own).ravel(), gain.ravel(), len(prices) * num_bins)
                 # From the surest bin down; in front, the choice that nobody leaves.
                 total = np.cumsum(sums.reshape(len(prices), num_bins)[:, ::-1], axis=1)
-                total = np.concatenate([np.zeros((len(prices), 1)), total], axis=1)
+                saved = (prices * self._savings[number])[:, None].astype("float32")
+                nobody = saved * reached[number].sum(axis=1, keepdims=True)
+                total = np.concatenate([nobody, total], axis=1)
                 cuts[:, number] = num_bins - total.argmax(axis=1)
                 value = np.where(own >= cuts[:, number, None], gains[number], value)
+                value += saved * (cuts[:, number, None] == num_bins)
             if np.array_equal(before, cuts):
                 break
         unique = np.unique(cuts, axis=0)
@@ -197,9 +220,15 @@ class ThresholdSearch:
             moved = False
             there = [np.ones(self._num, bool)]  # who reaches each exit, with the cuts before it
             gone = [np.zeros(len(self._table))]  # what those who left before it add up to
+            saved = [0.0]  # on each who reaches it, at the exits before it that nobody takes
             for number, cut in enumerate(cuts):
-                leaves = self._ranks[number] >= cut
-                gone.append(gone[-1] + self._table[:, number] @ (there[-1] & leaves))
+                leaves = there[-1] & (self._ranks[number] >= cut)
+                is_left_out = self._savings[number] > 0 and not leaves.any()
+                if is_left_out:
+                    cuts[number] = len(self._values[number])
+                gone.append(gone[-1] + self._table[:, number] @ leaves)
+                gone[-1][-1] -= saved[-1] * leaves.sum()
+                saved.append(saved[-1] + is_left_out * self._savings[number])
                 there.append(there[-1] & ~leaves)
             later = self._table[:, -1]  # what a picture gives that goes on, with the later cuts
             for number in reversed(range(len(cuts))):
@@ -209,12 +238,16 @@ class ThresholdSearch:
                 totals = np.zeros((len(sums), size + 1))
                 totals[:, :size] = np.cumsum(sums[:, ::-1], axis=1)[:, ::-1]
                 totals += (gone[number] + later @ there[number])[:, None]
+                num_there = there[number].sum()
+                totals[-1] -= saved[number] * num_there
+                totals[-1, size] -= self._savings[number] * num_there
                 scores = score(np.rint(totals[0]), self._sum_of_values(totals),
                                totals[-1] / self._num)
                 cut = int(scores.argmax())
                 if scores[cut] > best + 1e-9:
                     best, cuts[number], moved = float(scores[cut]), cut, True
                 later = np.where(ranks >= cuts[number], self._table[:, number], later)
+                later[-1] -= self._savings[number] * (cuts[number] == size)
             if not moved:
                 break
         return cuts
@@ -228,7 +261,11 @@ class ThresholdSearch:
 
     def _measure(self, cuts):
         """Return the right answers, the sum of what the search maximises, and the mean cost."""
-        totals = self._table[:, self._exits(cuts), np.arange(self._num)].sum(axis=1)
+        exits = self._exits(cuts)
+        totals = self._table[:, exits, np.arange(self._num)].sum(axis=1)
+        counts = np.bincount(exits, minlength=len(self._macs))
+        left_out = np.where(counts == 0, self._savings, 0.0)
+        totals[-1] -= counts @ (np.cumsum(left_out) - left_out)
         return float(totals[0]), float(self._sum_of_values(totals)), float(totals[-1] / self._num)
 
     def _sum_of_values(self, totals):
@@ -263,6 +300,22 @@ def check_exit_macs(exit_macs, num_exits):
             f"Received: {macs.tolist()}."
         )
     return macs
+
+
+def _check_savings(savings, macs):
+    """Return what is saved at each exit but the last, and 0 for that, as a float64 array."""
+    if savings is None:
+        return np.zeros(len(macs))
+    values = np.array(savings, dtype="float64")
+    most = np.diff(macs, prepend=0.0) + macs[-1] * (_ROUNDING - 1)
+    if values.shape == macs.shape:
+        values[-1] = 0.0
+    if values.shape != macs.shape or not np.all((values >= 0) & (values <= most)):
+        raise ValueError(
+            f"`savings` takes one number per exit: {len(macs)}, from 0 to the cost of its stage, "
+            f"{np.diff(macs, prepend=0.0).tolist()}. Received: {savings!r}."
+        )
+    return values
 
 
 def _bins(ranks, num_values, most):

@@ -18,14 +18,21 @@ outputs_with_ties = st.builds(
     hnp.arrays("int64", 7, elements=st.integers(0, 1)))
 
 
-def all_results(outputs):
+def all_results(outputs, savings=(0, 0, 0)):
     """Return right answers and mean cost of every distinct choice of thresholds."""
     per_exit = [[*np.unique(c), NEVER] for c in outputs.confidences[:-1]]
     results = []
     for thresholds in itertools.product(*per_exit):
         simulated = outputs.simulate([*thresholds, 0])
-        results.append((simulated.accuracy, simulated.mean_macs(COSTS)))
+        results.append((simulated.accuracy, mean_cost(simulated, savings)))
     return results
+
+
+def mean_cost(simulated, savings):
+    """Return the mean cost of a picture without the exits at which nobody leaves."""
+    left_out = np.where(np.array(simulated.exit_shares) == 0, savings, 0)
+    saved_before = [sum(left_out[:number]) for number in range(len(COSTS))]
+    return simulated.mean_macs(np.array(COSTS) - saved_before)
 
 
 def test_budget_is_spent_where_it_brings_most():
@@ -156,3 +163,76 @@ def test_a_budget_that_is_a_mean_cost_is_met():
         best = ThresholdSearch(outputs, [0.1, 0.3, 0.7]).within(0.1)
         assert best.budget_met
         assert best.mean_macs == pytest.approx(0.1)
+
+
+# What leaving out exit 1 and 2 saves, up to the cost of their whole stages.
+any_savings = st.tuples(st.sampled_from([0, 3, 10]), st.sampled_from([0, 7.5, 15]), st.just(0))
+
+
+def test_an_exit_that_costs_more_than_it_saves_is_left_out():
+    """By hand: exit 2 takes one of three pictures and saves it 15; its head costs 12 for each."""
+    outputs = ExitOutputs([[[0.9, 0.1], [0.6, 0.4], [0.6, 0.4], [0.6, 0.4]],
+                           [[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]],
+                           [[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.1, 0.9]]], [0, 0, 1, 1])
+
+    in_use = ThresholdSearch(outputs, COSTS).reaching(1.0)
+    left_out = ThresholdSearch(outputs, COSTS, savings=[0, 12, 0]).reaching(1.0)
+
+    assert in_use.exit_shares == (0.25, 0.25, 0.5)
+    assert in_use.mean_macs == (10 + 25 + 40 + 40) / 4
+    assert left_out.exit_shares == (0.25, 0, 0.75)
+    assert left_out.thresholds[1] == NEVER
+    assert left_out.mean_macs == (10 + 28 + 28 + 28) / 4
+
+
+def test_a_first_exit_that_never_pays_is_passed_by():
+    """The whole of exit 1 is head: a picture that must not pay for it leaves at exit 2, cheaper."""
+    outputs = ExitOutputs([[[0.9, 0.1]], [[0.9, 0.1]], [[0.9, 0.1]]], [0])
+
+    best = ThresholdSearch(outputs, [10, 11, 40], savings=[10, 0, 0]).within(5)
+
+    assert (best.thresholds, best.mean_macs, best.budget_met) == ((NEVER, 0.0, 0.0), 1.0, True)
+
+
+@settings(max_examples=80, deadline=None)
+@given(outputs=outputs_with_ties, savings=any_savings, accuracy=st.sampled_from([0.3, 0.6, 1.0]))
+def test_leaving_exits_out_is_never_dearer_at_the_same_accuracy(outputs, savings, accuracy):
+    """Started from the best with all exits, it can only become cheaper; and the cost is true."""
+    wanted = min(accuracy, max(right for right, _ in all_results(outputs)))
+    try:
+        plain = ThresholdSearch(outputs, COSTS).reaching(wanted)
+    except ValueError:  # the search does not promise to find the very best
+        return
+
+    best = ThresholdSearch(outputs, COSTS, [plain.thresholds], savings=savings).reaching(wanted)
+
+    simulated = outputs.simulate(best.thresholds)
+    assert simulated.accuracy == best.accuracy >= wanted
+    assert simulated.exit_shares == best.exit_shares
+    assert best.mean_macs == pytest.approx(mean_cost(simulated, savings))
+    assert best.mean_macs <= plain.mean_macs + 1e-9
+    optimum = min(cost for right, cost in all_results(outputs, savings) if right >= wanted)
+    assert best.mean_macs >= optimum - 1e-9
+
+
+@settings(max_examples=80, deadline=None)
+@given(outputs=outputs_with_ties, savings=any_savings, budget=st.floats(1, 45))
+def test_a_budget_holds_for_the_exits_that_are_left(outputs, savings, budget):
+    """Within it the result is at most two pictures from the optimum, or else it says so."""
+    best = ThresholdSearch(outputs, COSTS, savings=savings).within(budget)
+
+    results = all_results(outputs, savings)
+    feasible = [right for right, cost in results if cost <= budget + 1e-9]
+    assert best.mean_macs == pytest.approx(mean_cost(outputs.simulate(best.thresholds), savings))
+    assert best.budget_met == (best.mean_macs <= budget * (1 + 1e-9))
+    if feasible:
+        assert best.budget_met
+        assert max(feasible) - 2 / 7 - 1e-9 <= best.accuracy <= max(feasible) + 1e-9
+    else:
+        assert best.mean_macs == pytest.approx(min(cost for _, cost in results))
+
+
+@pytest.mark.parametrize("savings", [[1, 2], [11, 0, 0], [-1, 0, 0], [float("nan"), 0, 0]])
+def test_savings_that_no_stage_has_are_refused(draw_outputs, savings):
+    with pytest.raises(ValueError, match="`savings` takes one number per exit"):
+        ThresholdSearch(draw_outputs(10, seed=0, num_exits=3), COSTS, savings=savings)
