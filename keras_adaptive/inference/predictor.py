@@ -9,8 +9,7 @@ import numpy as np
 
 from keras_adaptive.evaluation import ExitOutputs
 from keras_adaptive.evaluation.calibration import check_temperatures, with_temperature
-from keras_adaptive.evaluation.risk import choose_safe_threshold
-from keras_adaptive.evaluation.thresholds import NEVER, ThresholdSearch
+from keras_adaptive.evaluation.thresholds import NEVER
 from keras_adaptive.inference.arguments import (
     check_batch_size,
     check_deadline,
@@ -18,6 +17,7 @@ from keras_adaptive.inference.arguments import (
     choose_class_names,
     choose_exits,
 )
+from keras_adaptive.inference.calibrating import Aim, Variant, choose_fastest
 from keras_adaptive.inference.engines import prepare_engine
 from keras_adaptive.inference.inputs import NetworkInput
 from keras_adaptive.inference.prediction import Prediction
@@ -25,6 +25,11 @@ from keras_adaptive.inference.progress import show_progress, show_warm_up
 from keras_adaptive.inference.progressive import run_by_exit
 from keras_adaptive.inference.schedule import Schedule
 from keras_adaptive.inference.stage_runner import StageRunner
+from keras_adaptive.inference.stage_times import measure_stage_times
+
+# Pictures that are kept for timing whole runs: enough that they leave at different exits.
+_MIN_TIMED_PICTURES = 128
+_TIMED_BATCHES = 4
 
 # By how much probabilities may miss a sum of 1. Half-precision softmaxes of thousands of classes
 # miss it by less.
@@ -132,6 +137,7 @@ class EarlyExitPredictor:
         self.num_exits = network.num_exits
         self.num_classes = network.num_classes
         self.exits = choose_exits(exits, max_exit, network.num_exits)
+        self._max_exit = max_exit
         self._exit_numbers = np.array(self.exits, np.int64)
         self.threshold = threshold
         self.class_names = choose_class_names(class_names, network)
@@ -156,15 +162,18 @@ class EarlyExitPredictor:
                 "Exported stages do not change with a model. Export it again with `export_stages`, "
                 "and make a predictor of that."
             )
-        network = self._network
-        engine = prepare_engine(self._travels_as[0], network.stages(self.exits),
-                                network.gives_logits(self.exits))
-        self._stages = StageRunner(engine, len(self.exits))
-        self._mark = network.weights_mark() if getattr(engine, "is_snapshot", False) else None
+        self._stages = self._make_stages(self.exits)
+        is_snapshot = getattr(self.engine, "is_snapshot", False)
+        self._mark = self._network.weights_mark() if is_snapshot else None
 
     def _refresh_if_changed(self):
         if self._mark is not None and self._mark != self._network.weights_mark():
             self.refresh()
+
+    @property
+    def engine(self):
+        """The engine that runs the stages in use; its `name` is one of `engines.ENGINES`."""
+        return self._stages.engine
 
     @property
     def threshold(self):
@@ -176,6 +185,24 @@ class EarlyExitPredictor:
         self._threshold = check_threshold(threshold, self.num_exits, self.name)
         per_exit = np.broadcast_to(np.float32(self._threshold), self.num_exits)
         self._thresholds_in_use = per_exit[self._exit_numbers - 1]
+
+    def use_exits(self, exits):
+        """Use other exits from now on: their stages are prepared, which takes a moment.
+
+        Args:
+            exits: sequence of ints, counted from 1, or None for all. None beyond `max_exit`.
+
+        Raises:
+            ValueError: If a number is no exit, or the predictor runs exported stages: which exits
+                those have was settled when they were exported.
+        """
+        exits = choose_exits(exits, self._max_exit, self.num_exits)
+        if self.model is None:
+            raise ValueError(
+                f"{self.name!r} runs exported stages, and keeps their exits. Export the model "
+                "again with the exits wanted."
+            )
+        self._switch_to(exits, self._make_stages(exits))
 
     def predict(self, images, batch_size=64, verbose="auto", deadline_ms=None):
         """Classify pictures.
@@ -291,11 +318,11 @@ class EarlyExitPredictor:
                     advance(1)
         return self
 
-    def calibrate(self, x, y, *, macs=None, accuracy=None, max_loss=None, confidence=0.95,
-                  batch_size=64, verbose="auto"):
+    def calibrate(self, x, y, *, macs=None, accuracy=None, max_loss=None, latency_ms=None,
+                  exits=None, confidence=0.95, batch_size=64, verbose="auto"):
         """Choose thresholds on labelled pictures, and use them from now on.
 
-        Exactly one of `macs`, `accuracy` and `max_loss` says what is wanted.
+        Exactly one of `macs`, `accuracy`, `max_loss` and `latency_ms` says what is wanted.
 
         Args:
             x: pictures, as for `predict`, which the network was not trained on.
@@ -305,48 +332,79 @@ class EarlyExitPredictor:
             accuracy: float. The cheapest thresholds that are as accurate as this share.
             max_loss: float. One threshold for all exits that loses at most this share of accuracy
                 against the last exit in use, on all pictures of this kind, with probability
-                `confidence`; see `choose_safe_threshold`. The other two promise something for these
+                `confidence`; see `choose_safe_threshold`. The others promise something for these
                 pictures only.
+            latency_ms: number. As `macs`, with the mean milliseconds of a picture, by the times of
+                the stages that are measured now: on this machine and engine, in full batches of
+                `batch_size`. It bounds the mean and no single picture: `max_exit` does that.
+            exits: None, or `"fastest"` with `accuracy` or `latency_ms`. Exits that cost more time
+                than they save are then left out, from now on: those are chosen that make
+                predictions fastest at the accuracy, or most accurate within the milliseconds. They
+                are among the exits in use; `use_exits` brings the others back.
             confidence: float in (0, 1).
-            batch_size, verbose: as for `predict`.
+            batch_size, verbose: as for `predict`. Times hold for predictions with this batch size.
 
         Returns:
             `ChosenThresholds` with one threshold per exit of the model, and what they give here.
 
         Raises:
-            ValueError: If not one of the three is given, `y` does not fit, or `accuracy` is not
-                reached.
+            ValueError: If not one of the four is given, `y` does not fit, `accuracy` is not
+                reached, or `exits` is neither None nor `"fastest"`, or cannot be chosen because the
+                engine was not given by its name.
         """
-        if sum(value is not None for value in (macs, accuracy, max_loss)) != 1:
+        if exits not in (None, "fastest"):
             raise ValueError(
-                "`calibrate` takes one of `macs`, `accuracy` and `max_loss`. "
-                f"Received: macs={macs}, accuracy={accuracy}, max_loss={max_loss}."
+                '`exits` is None, for those in use, or "fastest". To name them, call `use_exits`. '
+                f"Received: {exits!r}."
             )
-        outputs, size = self._all_exits(x, y, batch_size, verbose)
-        costs = self._count_macs(size)[0].tolist()
-        if max_loss is not None:
-            chosen = choose_safe_threshold(outputs, costs, max_loss, confidence)
-        elif macs is not None:
-            chosen = ThresholdSearch(outputs, costs, smooth=True).within(macs)
+        aim = Aim(macs, accuracy, max_loss, latency_ms, confidence, exits == "fastest")
+        engine = self._travels_as[0]
+        if aim.is_fastest and (self.model is None or not isinstance(engine, str)):
+            raise ValueError(
+                '`exits="fastest"` times several engines of one kind side by side: make the '
+                'predictor of a model, and name its engine, such as `engine="auto"`. '
+                f"Received: engine={engine!r}."
+            )
+        batch_size = check_batch_size(batch_size)
+        num_timed = 0
+        if aim.needs_times:
+            num_timed = max(_MIN_TIMED_PICTURES, _TIMED_BATCHES * batch_size)
+        outputs, size, sample = self._all_exits(x, y, batch_size, verbose, num_timed)
+        if aim.is_fastest:
+            def make_variant(exits):
+                return self._make_variant(exits, size, batch_size)
+
+            chosen, variant = choose_fastest(
+                aim, outputs, make_variant(self.exits), make_variant, sample, batch_size)
+            self._switch_to(variant.exits, variant.stages)
         else:
-            chosen = ThresholdSearch(outputs, costs).reaching(accuracy)
+            times = None
+            if aim.needs_times:
+                times = measure_stage_times(
+                    self._stages.engine, len(self.exits), sample, batch_size)
+            chosen = aim.choose(outputs, self._count_macs(size)[0], times)
         thresholds, shares = [NEVER] * self.num_exits, [0.0] * self.num_exits
         for number, threshold, share in zip(self.exits, chosen.thresholds, chosen.exit_shares):
             thresholds[number - 1], shares[number - 1] = threshold, share
         self.threshold = thresholds
         return dataclasses.replace(chosen, thresholds=self.threshold, exit_shares=tuple(shares))
 
-    def _all_exits(self, images, labels, batch_size, verbose):
-        """Return the answers of all exits in use, as `ExitOutputs`, and the pictures' size."""
-        batch_size = check_batch_size(batch_size)
+    def _all_exits(self, images, labels, batch_size, verbose, num_timed):
+        """Return the answers of all exits in use, the pictures' size, and some to time.
+
+        The answers are `ExitOutputs`. Pictures to time are the first batches, as stage 1 takes
+        them, of `num_timed` pictures or a little more: memory may not hold all.
+        """
         self._refresh_if_changed()
         pictures = self._input.open(images)
-        per_batch, size, num_pictures = [], self._input.size, 0
+        per_batch, sample, size, num_pictures = [], [], self._input.size, 0
         with (
             show_progress(pictures.num_pictures, batch_size, verbose) as advance,
             self._input.batches(pictures, batch_size) as batches,
         ):
             for batch in batches:
+                if num_pictures < num_timed:
+                    sample.append(batch)
                 size, answers = batch.shape[1:3], []
                 carried = self._stages.admit(batch)
                 positions = num_pictures + np.arange(len(batch))
@@ -364,7 +422,30 @@ class EarlyExitPredictor:
                 f"`y` takes one whole number per picture: {num_pictures}. Received: shape "
                 f"{labels.shape}, dtype {labels.dtype}."
             )
-        return ExitOutputs(np.concatenate(per_batch, axis=1), labels.reshape(-1)), size
+        outputs = ExitOutputs(np.concatenate(per_batch, axis=1), labels.reshape(-1))
+        return outputs, size, np.concatenate(sample) if sample else None
+
+    def _make_stages(self, exits):
+        engine = prepare_engine(self._travels_as[0], self._network.stages(exits),
+                                self._network.gives_logits(exits))
+        return StageRunner(engine, len(exits))
+
+    def _switch_to(self, exits, stages):
+        self._stages, self.exits, self._costs = stages, exits, {}
+        self._exit_numbers = np.array(exits, np.int64)
+        self.threshold = self.threshold  # those in use are others now
+
+    def _make_variant(self, exits, size, batch_size):
+        """Return the `Variant` with some of the exits in use; with all, it is the predictor's."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        if exits != self.exits:
+            other._switch_to(exits, self._make_stages(exits))
+
+        def make_schedule(thresholds):
+            return Schedule(other._stages, np.float32(thresholds), batch_size, other._read)
+
+        return Variant(exits, other._stages, other._count_macs(size)[0], make_schedule)
 
     def _read(self, stage, positions, probabilities):
         """Check what an exit in use gave, and scale it with its temperature."""
@@ -447,7 +528,8 @@ class EarlyExitPredictor:
         }
         if "folder" in origin:
             return _open_export, (origin["folder"], {**options, "max_exit": self.exits[-1]})
-        options |= {**origin, "exits": self.exits, "class_names": self.class_names}
+        options |= {**origin, "exits": self.exits, "max_exit": self._max_exit,
+                    "class_names": self.class_names}
         return _open_model, (self._network.to_bytes(), options)
 
     def __repr__(self):

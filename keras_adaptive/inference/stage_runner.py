@@ -18,11 +18,12 @@ class StageRunner:
 
     Attributes:
         num_stages: int.
+        engine: the engine, to be timed.
     """
 
     def __init__(self, engine, num_stages):
         self.num_stages = num_stages
-        self._engine = engine
+        self.engine = engine
         self._reads = {stage: tuple(engine.reads(stage)) for stage in range(1, num_stages + 1)}
         self._drops, self._kept = {}, {}  # by stage: keys; positions and keys of what is made
         needed = frozenset()
@@ -42,8 +43,8 @@ class StageRunner:
 
     def row_counts(self, batch_size):
         """Return the numbers of rows that the engine may compile for, increasing."""
-        if hasattr(self._engine, "row_counts"):
-            return self._engine.row_counts(batch_size)
+        if hasattr(self.engine, "row_counts"):
+            return self.engine.row_counts(batch_size)
         return sorted({1, batch_size})
 
     def run(self, stage, carried, batch_size):
@@ -60,7 +61,7 @@ class StageRunner:
         tensors = carried.read(self._reads[stage], self.gather)
         carried.drop(self._drops[stage])
         with self._turn:
-            probabilities, made = self._engine.run(stage, tensors, batch_size)
+            probabilities, made = self.engine.run(stage, tensors, batch_size)
         kept = self._kept[stage]
         if kept:
             carried.add({key: made[position] for position, key in kept})
@@ -69,4 +70,4 @@ class StageRunner:
     def gather(self, parts):
         """Return the rows of all parts as one tensor; see `KerasEngine.gather`."""
         with self._turn:
-            return self._engine.gather(parts)
+            return self.engine.gather(parts)

@@ -66,12 +66,12 @@ def test_result_is_what_the_thresholds_give_and_keeps_to_the_budget(outputs, bud
 @settings(max_examples=60, deadline=None)
 @given(outputs=outputs_with_ties, budget=st.floats(10, 45))
 def test_search_comes_close_to_the_best_of_all_thresholds(outputs, budget):
-    """With seven pictures, moving single cuts misses at most one right answer."""
+    """With seven pictures, moving single cuts misses at most two right answers."""
     best = ThresholdSearch(outputs, COSTS).within(budget)
 
     optimum = max(accuracy for accuracy, cost in all_results(outputs) if cost <= budget + 1e-9)
 
-    assert optimum - 1 / 7 - 1e-9 <= best.accuracy <= optimum + 1e-9
+    assert optimum - 2 / 7 - 1e-9 <= best.accuracy <= optimum + 1e-9
 
 
 @settings(max_examples=40, deadline=None)

@@ -445,12 +445,91 @@ def test_calibration_for_a_loss_is_careful_with_few_pictures(make_network, image
     assert chosen.exit_shares == (0, 0, 0, 1)
 
 
-@pytest.mark.parametrize("wanted", [{}, {"macs": 1e6, "accuracy": 0.9}])
+@pytest.mark.parametrize("wanted", [{}, {"macs": 1e6, "accuracy": 0.9},
+                                    {"macs": 1e6, "latency_ms": 3}])
 def test_calibration_takes_one_aim(make_network, images, wanted):
     predictor = EarlyExitPredictor(make_network(0))
 
-    with pytest.raises(ValueError, match="one of `macs`, `accuracy` and `max_loss`"):
+    with pytest.raises(ValueError, match="one of `macs`, `accuracy`, `max_loss` and `lat"):
         predictor.calibrate(images, np.zeros(len(images), int), **wanted)
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_calibration_for_milliseconds_keeps_to_them(make_network, images, batch_size):
+    """Exits in use are timed now; a mean of their times is allowed, and multiply-adds stay true."""
+    labels = np.arange(len(images)) % 5
+    predictor = EarlyExitPredictor(make_network(0), engine="keras", exits=[1, 2, 4], max_exit=3)
+
+    generous = predictor.calibrate(images, labels, latency_ms=1e6, batch_size=batch_size)
+    tight = predictor.calibrate(images, labels, latency_ms=1e-9, batch_size=batch_size)
+
+    assert generous.budget_met and 0 < generous.mean_ms < 1e6
+    assert tight.budget_met is False
+    assert tight.exit_shares == (1, 0, 0, 0)
+    prediction = predictor.predict(images)
+    assert prediction.macs.mean() == tight.mean_macs == prediction.macs.max()
+    assert tight.mean_ms > 1e-9
+    assert tight.timed_ms is None
+
+
+def test_the_fastest_exits_are_used_from_then_on(make_network, images):
+    """Whichever they are on this machine, they reach the accuracy, and lie within `max_exit`."""
+    model = make_network(0)
+    labels = EarlyExitPredictor(model, threshold=2, max_exit=3).predict(images).class_ids
+    predictor = EarlyExitPredictor(model, engine="keras", max_exit=3)
+
+    chosen = predictor.calibrate(images, labels, accuracy=0.9, exits="fastest", batch_size=8)
+
+    prediction = predictor.predict(images)
+    assert predictor.exits == chosen.exits
+    assert set(prediction.exits) <= set(chosen.exits) <= {1, 2, 3}
+    assert (prediction.class_ids == labels).mean() == pytest.approx(chosen.accuracy)
+    assert chosen.accuracy >= 0.9
+    assert prediction.summary().exit_shares == pytest.approx(chosen.exit_shares)
+    assert prediction.macs.mean() == pytest.approx(chosen.mean_macs)
+    assert chosen.timed_ms <= chosen.all_exits_timed_ms
+    assert chosen.mean_ms > 0
+
+
+def test_other_exits_give_what_a_new_predictor_gives(make_network, images):
+    """Their stages are prepared; an engine of one's own is prepared anew."""
+    model = make_network(0)
+    for engine in ("keras", make_keras_engine()):
+        predictor = EarlyExitPredictor(model, threshold=0.5, max_exit=3, engine=engine)
+        predictor.predict(images)
+
+        predictor.use_exits([2, 3, 4])
+
+        expected = EarlyExitPredictor(model, threshold=0.5, exits=[2, 3]).predict(images)
+        prediction = predictor.predict(images)
+        assert predictor.exits == (2, 3)
+        np.testing.assert_array_equal(prediction.exits, expected.exits)
+        np.testing.assert_array_equal(prediction.macs, expected.macs)
+        np.testing.assert_allclose(prediction.probabilities, expected.probabilities, atol=1e-6)
+    predictor.use_exits(None)
+    assert predictor.exits == (1, 2, 3)
+    with pytest.raises(ValueError, match="`exits` names exits in use"):
+        predictor.use_exits([5])
+
+
+@pytest.mark.parametrize("wanted, message", [
+    ({"exits": "fastest", "macs": 1e6}, "chooses exits by time"),
+    ({"exits": "fastest", "max_loss": 0.1}, "chooses exits by time"),
+    ({"exits": [1, 2], "accuracy": 0.5}, "call `use_exits`"),
+    ({"latency_ms": 0}, "milliseconds above 0"),
+])
+def test_what_calibration_cannot_aim_at_is_refused(make_network, images, wanted, message):
+    predictor = EarlyExitPredictor(make_network(0))
+
+    with pytest.raises(ValueError, match=message):
+        predictor.calibrate(images, np.zeros(len(images), int), **wanted)
+
+
+def test_exits_are_not_chosen_with_an_engine_that_cannot_be_made_twice(make_network, images):
+    predictor = EarlyExitPredictor(make_network(0), engine=make_keras_engine())
+
+    with pytest.raises(ValueError, match="name its engine"):
+        predictor.calibrate(images, np.zeros(len(images), int), accuracy=0.1, exits="fastest")
 
 
 def test_calibration_without_pictures_is_refused(make_network, images):
