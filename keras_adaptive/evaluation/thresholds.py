@@ -35,7 +35,7 @@ class ChosenThresholds:
         timed_ms: float or `None`. Milliseconds of a picture with these exits and thresholds in a
             timed run of some of the pictures, where exits were chosen.
         all_exits_timed_ms: float or `None`. The same with all exits that were in use before, and
-            the best thresholds found for them: run by run in turns with the other.
+            the best thresholds found for them, run in turns with the others.
     """
 
     thresholds: tuple

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import functools
 import io
@@ -561,3 +562,16 @@ def test_temperatures_do_not_hide_outputs_that_are_no_probabilities(make_network
 def test_labels_that_fit_no_picture_are_told_as_y(make_network, images, labels):
     with pytest.raises(ValueError, match="`y` takes one whole number per picture: 41"):
         EarlyExitPredictor(make_network(0)).calibrate(images, labels, macs=1e6)
+
+
+def test_exits_that_were_chosen_travel_with_their_cap(make_network, images):
+    """What arrives in another process has the same exits, and none beyond `max_exit`."""
+    predictor = EarlyExitPredictor(make_network(0), 0.5, engine="keras", max_exit=3)
+    predictor.use_exits([1, 3])
+
+    arrived = copy.copy(predictor)
+
+    assert arrived.exits == (1, 3)
+    np.testing.assert_array_equal(arrived.predict(images).exits, predictor.predict(images).exits)
+    arrived.use_exits(None)
+    assert arrived.exits == (1, 2, 3)
