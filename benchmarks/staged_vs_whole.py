@@ -10,9 +10,9 @@ For each engine and batch size, on the same test pictures, in turns in one proce
 - `nobody`: `EarlyExitPredictor.predict` with a threshold that nobody reaches, what staging costs;
 - `adaptive`: `EarlyExitPredictor.predict`, all of it: checks, survivors, gathering.
 
-`ideal_ms` is the sum over the stages of the share of pictures that reach a stage times what it takes
-alone on a full batch. Prints one row per engine and batch size, and writes the rows with versions and
-processor to --output. Let nothing else run meanwhile.
+`ideal_ms` is the sum over the stages of the share of pictures that reach a stage times what it
+takes alone on a full batch. Prints one row per engine and batch size, and writes the rows with
+versions and processor to --output. Let nothing else run meanwhile.
 """
 
 import argparse
@@ -107,7 +107,7 @@ def parse_arguments(argv=None):
     parser.add_argument("--engine", nargs="+", choices=ENGINES,
                         default=["onnxruntime", "openvino", "keras"])
     parser.add_argument("--num-pictures", type=int, default=1024,
-                        help="test pictures per timed run, evenly spread; an eighth at batch size 1")
+                        help="test pictures a timed run, evenly spread; an eighth at batch size 1")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8, 64, 256])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--output", type=pathlib.Path, default=RESULTS)
