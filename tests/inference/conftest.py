@@ -1,11 +1,14 @@
 """A network small enough for many runs, pictures that leave it at different exits, and the rule
 that its answers must follow."""
 
+import collections
 import types
 
 import keras
 import numpy as np
 import pytest
+
+from keras_adaptive.inference.engines import keras_engine
 
 NUM_CLASSES = 5
 
@@ -149,3 +152,17 @@ def simulate():
 def whole():
     """Return the function that runs a whole network: model, pictures, kinds of outputs."""
     return probabilities_of
+
+
+@pytest.fixture
+def executions(monkeypatch):
+    """Count how often the Python code of each stage runs: once per compilation, if compiled."""
+    counts = collections.Counter()
+    call = keras_engine._StageProgram.__call__
+
+    def counting_call(self, tensors):
+        counts[self.stage.index] += 1
+        return call(self, tensors)
+
+    monkeypatch.setattr(keras_engine._StageProgram, "__call__", counting_call)
+    return counts

@@ -63,6 +63,7 @@ EXPORT = """
     class ExportedNetwork:
         name, input_shape, input_dtype = "exported", (4, 4, 3), "float32"
         num_exits, num_classes, class_names = 2, 2, ("bright", "dark")
+        exits, temperatures = (1, 2), None
         input_rule, thresholds = {"size": [4, 4]}, (0.75, 0.0)
 
         @classmethod

@@ -1,11 +1,8 @@
-import collections
-
 import keras
 import numpy as np
 import pytest
 
 from keras_adaptive.graph import split_into_stages
-from keras_adaptive.inference.engines import keras_engine
 from keras_adaptive.inference.engines.keras_engine import bucket_sizes, make_keras_engine
 
 IS_LOGITS = [True, False, True, True]
@@ -21,20 +18,6 @@ def engine(network):
 @pytest.fixture
 def inputs(images):
     return images.astype("float32")
-
-
-@pytest.fixture
-def executions(monkeypatch):
-    """Count how often the Python code of each stage runs: once per compilation, if compiled."""
-    counts = collections.Counter()
-    call = keras_engine._StageProgram.__call__
-
-    def counting_call(self, tensors):
-        counts[self.stage.index] += 1
-        return call(self, tensors)
-
-    monkeypatch.setattr(keras_engine._StageProgram, "__call__", counting_call)
-    return counts
 
 
 def run_all(engine, pictures, batch_size=64):
