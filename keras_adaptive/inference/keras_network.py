@@ -8,6 +8,7 @@ import tempfile
 import keras
 
 from keras_adaptive.graph import exit_macs, split_into_stages
+from keras_adaptive.inference.engines.keras_engine import peek
 from keras_adaptive.inference.logits import exits_give_logits
 
 _MARK_SIZE = 1024  # numbers that a variable has at most which tells of changed weights
@@ -52,15 +53,15 @@ class KerasNetwork:
     def weights_mark(self):
         """Return bytes that are others when the model was trained or got other weights.
 
-        Two small variables are looked at, in the middle of the network and at its end: reading all
-        of them would take longer than classifying a picture.
+        One small variable is looked at, the last, which belongs to an exit: reading all would take
+        longer than classifying a picture.
         """
-        return b"".join(variable.numpy().tobytes() for variable in self._marks)
+        return peek(self._last_small).tobytes() if self._last_small is not None else b""
 
     @functools.cached_property
-    def _marks(self):
+    def _last_small(self):
         small = [v for v in self.model.variables if math.prod(v.shape) <= _MARK_SIZE]
-        return [small[len(small) // 2], small[-1]] if small else []
+        return small[-1] if small else None
 
     def to_bytes(self):
         """Return the model as the bytes of a `.keras` file."""

@@ -34,6 +34,7 @@ _TIMED_BATCHES = 4
 # By how much probabilities may miss a sum of 1. Half-precision softmaxes of thousands of classes
 # miss it by less.
 _LARGEST_GAP = 0.05
+_NO_TIME = 0.0002  # seconds between two calls within which nobody trains or loads weights
 
 
 class EarlyExitPredictor:
@@ -133,6 +134,7 @@ class EarlyExitPredictor:
         """Check and keep everything but the model and the engine."""
         self.model = None
         self._mark = None
+        self._last_answer = float("-inf")
         self.name = network.name
         self.num_exits = network.num_exits
         self.num_classes = network.num_classes
@@ -167,7 +169,11 @@ class EarlyExitPredictor:
         self._mark = self._network.weights_mark() if is_snapshot else None
 
     def _refresh_if_changed(self):
-        if self._mark is not None and self._mark != self._network.weights_mark():
+        # Looking takes as long as half a stage, and calls that follow each other at once leave no
+        # time to change weights.
+        if self._mark is None or time.perf_counter() - self._last_answer < _NO_TIME:
+            return
+        if self._mark != self._network.weights_mark():
             self.refresh()
 
     @property
@@ -229,8 +235,8 @@ class EarlyExitPredictor:
             TypeError: If `images` is none of the accepted forms.
         """
         batch_size = check_batch_size(batch_size)
-        self._refresh_if_changed()
         is_over = self._watch(deadline_ms)
+        self._refresh_if_changed()
         pictures = self._input.open(images)
         schedule = Schedule(self._stages, self._thresholds_in_use, batch_size, self._read,
                             pictures.num_pictures, is_over)
@@ -247,7 +253,9 @@ class EarlyExitPredictor:
             for answer in schedule.finish():
                 answers.append(answer)
                 advance(len(answer.positions))
-        return self._collect(answers, size, pictures.files)
+        prediction = self._collect(answers, size, pictures.files)
+        self._last_answer = time.perf_counter()
+        return prediction
 
     def _watch(self, deadline_ms):
         """Return a function that tells whether the deadline has passed, or None without one."""
@@ -274,6 +282,7 @@ class EarlyExitPredictor:
         Raises:
             ValueError, TypeError: As `predict`.
         """
+        self._refresh_if_changed()
         pictures = self._input.open(images)
         with self._input.batches(pictures, sys.maxsize) as batches:
             batches = list(batches)

@@ -357,6 +357,17 @@ def make_keras_engine():
     return _ENGINES[backend]()
 
 
+def peek(variable):
+    """Return the value of a Keras variable as a NumPy array, with as little delay as possible."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # A tenth of the time of the variable's own `numpy`, which counts for a single picture.
+        return tf.raw_ops.ReadVariableOp(
+            resource=variable.value.handle, dtype=variable.dtype).numpy()
+    return variable.numpy()
+
+
 def bucket_sizes(batch_size):
     """Return the numbers of rows that programs are compiled for: at most four, increasing.
 

@@ -50,6 +50,8 @@ class OnnxEngine:
         options.intra_op_num_threads = self.num_threads
         # The threads of a session that waits would take the cores from the session that works.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # The threads share an operation in small parts, so that none waits long for the other.
+        options.add_session_config_entry("session.dynamic_block_base", "1")
         options.log_severity_level = 3
         self._sessions = {
             index: _Session(onnxruntime.InferenceSession(
