@@ -67,8 +67,8 @@ def compare(model, split, threshold, engine, batch_size, repeats):
         "adaptive": lambda: classify(adaptive),
     }, repeats, warmups=1)
     stage_ms = measure_stage_times(
-        adaptive.engine, len(adaptive.exits), split.x.astype("float32"), batch_size,
-        repeats=max(20, 200 // batch_size)).per_picture_ms
+        adaptive.engine, len(adaptive.exits), split.x.astype("float32"),
+        adaptive.rows_in_a_run(batch_size), repeats=max(20, 200 // batch_size)).per_picture_ms
     prediction = adaptive.predict(split.x, batch_size, verbose=False)
     whole_classes = in_batches(whole, split.x, batch_size).argmax(axis=1)
 

@@ -217,8 +217,8 @@ class EarlyExitPredictor:
             images: pictures with values 0 to 255: an array, paths, a folder, a data set, a
                 generator and more; see `open_pictures`. Read as a stream, so a data set may be
                 larger than memory.
-            batch_size: int. Most pictures in one run of a stage. It changes speed and memory, not
-                the answers.
+            batch_size: int. Most pictures in one run of a stage; on a CPU, an engine may run fewer
+                that fit its caches. It changes speed and memory, not the answers.
             verbose: bool or `"auto"`. Whether a progress bar is shown on standard error; `"auto"`
                 shows it on a terminal when the work is long.
             deadline_ms: number or None. Milliseconds after the call from which on no stage is begun
@@ -238,6 +238,7 @@ class EarlyExitPredictor:
         is_over = self._watch(deadline_ms)
         self._refresh_if_changed()
         pictures = self._input.open(images)
+        batch_size = self.rows_in_a_run(batch_size)
         schedule = Schedule(self._stages, self._thresholds_in_use, batch_size, self._read,
                             pictures.num_pictures, is_over)
         answers, size = [], self._input.size
@@ -256,6 +257,13 @@ class EarlyExitPredictor:
         prediction = self._collect(answers, size, pictures.files)
         self._last_answer = time.perf_counter()
         return prediction
+
+    def rows_in_a_run(self, batch_size):
+        """Return how many pictures run together: the batch size, or fewer if that is faster."""
+        best_rows = getattr(self.engine, "best_rows", None)
+        if best_rows is None or self._input.size is None:
+            return batch_size
+        return min(batch_size, best_rows(self._input.size))
 
     def _watch(self, deadline_ms):
         """Return a function that tells whether the deadline has passed, or None without one."""
@@ -318,7 +326,7 @@ class EarlyExitPredictor:
                 "comes. Call `predict` once on a batch of the size that you will use, such as "
                 f"`np.zeros(({batch_size}, height, width, {self._input.shape[-1]}), 'uint8')`."
             )
-        counts = self._stages.row_counts(batch_size)
+        counts = self._stages.row_counts(self.rows_in_a_run(batch_size))
         with show_warm_up(len(counts) * len(self.exits), verbose) as advance:
             for num_rows in counts:
                 carried = self._stages.admit(self._input.blank(num_rows))
@@ -374,7 +382,7 @@ class EarlyExitPredictor:
                 'predictor of a model, and name its engine, such as `engine="auto"`. '
                 f"Received: engine={engine!r}."
             )
-        batch_size = check_batch_size(batch_size)
+        batch_size = self.rows_in_a_run(check_batch_size(batch_size))
         num_timed = 0
         if aim.needs_times:
             num_timed = max(_MIN_TIMED_PICTURES, _TIMED_BATCHES * batch_size)

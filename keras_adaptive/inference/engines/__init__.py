@@ -21,7 +21,7 @@ def prepare_engine(engine, stages, from_logits):
 
     Args:
         engine: `"auto"`: Keras on a computer whose accelerator Keras uses, on others the first that
-            is installed of OpenVINO, ONNX Runtime and Keras; one of `ENGINES`; or an object with
+            is installed of ONNX Runtime, OpenVINO and Keras; one of `ENGINES`; or an object with
             the methods of an engine.
         stages, from_logits: see `KerasEngine.prepare`.
 
@@ -73,7 +73,7 @@ def _prepare_fastest(stages, from_logits):
     if not _has_accelerator() and _is_installed("onnx"):
         from keras_adaptive.graph.onnx_writer import UnsupportedOperationError
 
-        for package in ("openvino", "onnxruntime"):
+        for package in ("onnxruntime", "openvino"):
             if _is_installed(package):
                 engine = make_engine(package)
                 try:

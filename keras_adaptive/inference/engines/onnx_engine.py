@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from keras_adaptive.inference.engines.row_chunks import gather_rows, rows_per_chunk
+from keras_adaptive.inference.engines.rows import Buffers, gather_rows, rows_for_caches
 
 
 class OnnxEngine:
@@ -23,6 +23,7 @@ class OnnxEngine:
     def __init__(self, num_threads=None):
         self.num_threads = num_threads or count_cores()
         self._sessions = {}
+        self._buffers = Buffers()
 
     def prepare(self, stages, from_logits):
         """Write stages as ONNX and load them; see `KerasEngine.prepare`."""
@@ -73,44 +74,27 @@ class OnnxEngine:
 
     def gather(self, parts):
         """Return rows of several arrays as one; see `KerasEngine.gather`."""
-        return gather_rows(parts)
+        return gather_rows(parts, self._buffers)
+
+    def best_rows(self, picture_size):
+        """Return how many pictures of `(height, width)` pixels a run should have at most."""
+        return rows_for_caches(picture_size)
 
 
 class _Session:
-    """A stage: its session, and the shapes of what it makes."""
+    """A stage: its session, and what it reads and makes."""
 
     def __init__(self, session, program):
         self.session = session
         self.program = program
         self._names = [program.output, *program.makes]
-        shapes = {output.name: output.shape[1:] for output in session.get_outputs()}
-        self._shapes = [shapes[name] for name in self._names]
-        # A part whose size only a run tells cannot be written in place.
-        self._is_fixed = all(isinstance(side, int) for shape in self._shapes for side in shape)
 
     def run(self, tensors):
-        tensors = [np.ascontiguousarray(tensor, np.float32) for tensor in tensors]
-        num_rows = len(tensors[0])
-        chunk = rows_per_chunk(tensors)
-        if num_rows <= chunk or not self._is_fixed:
-            probabilities, *made = self.session.run(
-                self._names, dict(zip(self.program.reads, tensors)))
-            return probabilities, made
-        outputs = [np.empty((num_rows, *shape), np.float32) for shape in self._shapes]
-        for start in range(0, num_rows, chunk):
-            self._run_into(
-                [output[start:start + chunk] for output in outputs],
-                [tensor[start:start + chunk] for tensor in tensors])
-        return outputs[0], outputs[1:]
-
-    def _run_into(self, outputs, inputs):
-        binding = self.session.io_binding()
-        for bind, names, arrays in (
-                (binding.bind_input, self.program.reads, inputs),
-                (binding.bind_output, self._names, outputs)):
-            for name, array in zip(names, arrays):
-                bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        self.session.run_with_iobinding(binding)
+        # Arrays are handed over and back without a copy.
+        probabilities, *made = self.session.run(self._names, {
+            name: np.ascontiguousarray(tensor, np.float32)
+            for name, tensor in zip(self.program.reads, tensors)})
+        return probabilities, made
 
 
 def count_cores():

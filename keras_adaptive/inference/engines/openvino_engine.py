@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 
-from keras_adaptive.inference.engines.row_chunks import gather_rows, rows_per_chunk
+from keras_adaptive.inference.engines.rows import Buffers, gather_rows, rows_for_caches
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
@@ -35,6 +35,7 @@ class OpenVinoEngine:
         self.precision = precision
         self.num_threads = num_threads
         self._stages = {}
+        self._buffers = Buffers()
 
     @property
     def name(self):
@@ -72,7 +73,7 @@ class OpenVinoEngine:
         self._stages = {
             index: _CompiledStage(core.compile_model(
                 core.read_model(model=program.model, weights=getattr(program, "weights", b"")),
-                "CPU", options), program)
+                "CPU", options), program, self._buffers)
             for index, program in enumerate(programs, start=1)
         }
 
@@ -90,14 +91,19 @@ class OpenVinoEngine:
 
     def gather(self, parts):
         """Return rows of several arrays as one; see `KerasEngine.gather`."""
-        return gather_rows(parts)
+        return gather_rows(parts, self._buffers)
+
+    def best_rows(self, picture_size):
+        """Return how many pictures of `(height, width)` pixels a run should have at most."""
+        return rows_for_caches(picture_size)
 
 
 class _CompiledStage:
     """A stage: its compiled model, one request per thread, and the shapes of what it makes."""
 
-    def __init__(self, compiled, program):
+    def __init__(self, compiled, program, buffers):
         self.program = program
+        self._buffers = buffers
         self._compiled = compiled
         self._local = threading.local()
         self._names = [program.output, *program.makes]
@@ -107,39 +113,25 @@ class _CompiledStage:
         self._is_fixed = all(side is not None for shape in self._shapes for side in shape)
 
     def run(self, tensors):
+        from openvino import Tensor
+
+        request = self._request()
+        # The request keeps no reference to what a tensor shares.
         tensors = [np.ascontiguousarray(tensor, np.float32) for tensor in tensors]
-        num_rows = len(tensors[0])
-        chunk = rows_per_chunk(tensors)
+        for name, array in zip(self.program.reads, tensors):
+            request.set_tensor(name, Tensor(array, shared_memory=True))
         if not self._is_fixed:
-            return self._run_of_unknown_size(tensors)
-        outputs = [np.empty((num_rows, *shape), np.float32) for shape in self._shapes]
-        for start in range(0, num_rows, chunk):
-            self._run_into(
-                [output[start:start + chunk] for output in outputs],
-                [tensor[start:start + chunk] for tensor in tensors])
+            request.infer()
+            # Copied: the next run writes into the same memory.
+            outputs = [np.array(request.get_tensor(name).data) for name in self._names]
+        else:
+            outputs = [self._buffers.empty((len(tensors[0]), *shape)) for shape in self._shapes]
+            for name, array in zip(self._names, outputs):
+                request.set_tensor(name, Tensor(array, shared_memory=True))
+            request.infer()
         return outputs[0], outputs[1:]
 
     def _request(self):
         if not hasattr(self._local, "request"):
             self._local.request = self._compiled.create_infer_request()
         return self._local.request
-
-    def _run_into(self, outputs, inputs):
-        from openvino import Tensor
-
-        request = self._request()
-        for names, arrays in ((self.program.reads, inputs), (self._names, outputs)):
-            for name, array in zip(names, arrays):
-                request.set_tensor(name, Tensor(array, shared_memory=True))
-        request.infer()
-
-    def _run_of_unknown_size(self, tensors):
-        from openvino import Tensor
-
-        request = self._request()
-        for name, array in zip(self.program.reads, tensors):
-            request.set_tensor(name, Tensor(array, shared_memory=True))
-        request.infer()
-        # Copied: the next run writes into the same memory.
-        probabilities, *made = (np.array(request.get_tensor(name).data) for name in self._names)
-        return probabilities, made
