@@ -45,7 +45,7 @@ wheel-test:
 	rm -rf build dist
 	$(PYTHON) -m venv --clear .venv-wheel
 	.venv-wheel/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
-	.venv-wheel/bin/python -m pip install --quiet "$$(echo dist/*.whl)[$(WHEEL_BACKEND)]"
+	.venv-wheel/bin/python -m pip install --quiet "$$(echo dist/*.whl)[$(WHEEL_BACKEND),onnx]"
 	cd tests/wheel && KERAS_BACKEND=$(WHEEL_BACKEND) \
 	  ../../.venv-wheel/bin/python check_wheel.py
 
@@ -59,5 +59,5 @@ clean:
 .venv/ready .venv-jax/ready .venv-torch/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet $(BACKEND)
-	$(@D)/bin/python -m pip install --quiet -e ".[data,plot,test]"
+	$(@D)/bin/python -m pip install --quiet -e ".[data,onnx,openvino,plot,test]"
 	touch $@
