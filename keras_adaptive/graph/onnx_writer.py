@@ -19,7 +19,7 @@ from keras_adaptive.graph.steps import Alias, ChannelSlice, Convolution, simplif
 __all__ = ["OnnxStage", "UnsupportedOperationError", "write_stages"]
 
 OPSET = 18
-CHANNEL_STEP = 4  # see `_write_convolution`
+CHANNEL_STEP, WIDE = 4, 64  # see `_write_convolution`
 IR_VERSION = 9  # of the file; runtimes refuse newer ones than they know
 
 
@@ -177,9 +177,10 @@ class _StageWriter:
         kernel, bias = step.weights
         (top, bottom), (left, right) = step.padding
         source, missing = self._names[step.input], -kernel.shape[2] % CHANNEL_STEP
-        if missing and step.groups == 1 and kernel.shape[2] >= 16 and kernel.shape[:2] != (1, 1):
-            # ONNX Runtime has its fast layout for such numbers of channels only; at 146 channels it
-            # halves the time of an exit's first convolution.
+        is_wide = kernel.shape[3] >= WIDE and kernel.shape[:2] != (1, 1)
+        if missing and step.groups == 1 and is_wide:
+            # ONNX Runtime has its fast layout for multiples of 4 channels only. At 146 channels
+            # this halves the time of an exit's first convolution; thin ones are not worth the copy.
             pads = self.constant(np.array([0, 0, 0, 0, 0, missing, 0, 0], "int64"))
             source = self.add("Pad", [source, pads])
             kernel = np.pad(kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))

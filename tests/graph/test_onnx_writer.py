@@ -100,7 +100,7 @@ CASES = {
     "resize": [AlignedResize(13, 5), AlignedResize(1, 1), AlignedResize(6, 11)],
     "upsampling": [L.UpSampling2D((2, 3))],
     "nothing": [L.Dropout(0.5), L.Activation("linear"), L.Identity(), L.Conv2D(3, 1)],
-    "wide odd channels": [L.Conv2D(18, 1), L.Conv2D(5, 3, strides=2, padding="valid")],
+    "wide odd channels": [L.Conv2D(18, 1), L.Conv2D(66, 3, strides=2, padding="valid")],
 }
 
 

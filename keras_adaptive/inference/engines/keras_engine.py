@@ -264,7 +264,8 @@ def _filled_up(tensor, size):
     if isinstance(tensor, _DeviceRows):
         if len(tensor.array) == size:
             return tensor.array
-        return _move_rows(np.arange(size) % tensor.num_rows, np.arange(size), tensor.array, size)
+        rows = np.arange(size) % tensor.num_rows
+        return move_rows()(rows, np.arange(size), tensor.array, size, None)
     if len(tensor) == size:
         return tensor
     return np.asarray(tensor)[np.minimum(np.arange(size), len(tensor) - 1)]
@@ -276,29 +277,28 @@ def _gather_on_device(parts):
     Sizes are powers of four, so that few programs are compiled.
     """
     counts = [tensor.num_rows if rows is None else len(rows) for tensor, rows in parts]
-    size = 1
-    while size < sum(counts):
-        size *= 4
-    result, start = None, 0
+    size, result, start = _power_of_four(sum(counts)), None, 0
     for (tensor, rows), count in zip(parts, counts):
         rows = np.arange(count) if rows is None else np.asarray(rows)
-        # The rows' places, up to the next power; what lies beyond the result is dropped.
-        width = 1
-        while width < count:
-            width *= 4
-        sources = np.resize(rows, width)
-        places = np.where(np.arange(width) < count, start + np.arange(width), size)
-        result = _move_rows(sources, places, tensor.array, size, result)
+        width = np.arange(_power_of_four(count))
+        # The places of the rows; what fills up their number goes beyond the end, and is dropped.
+        places = np.where(width < count, start + width, size)
+        result = move_rows()(np.resize(rows, len(width)), places, tensor.array, size, result)
         start += count
     return _DeviceRows(result, sum(counts))
 
 
-def _move_rows(sources, places, array, size, result=None):
-    return _mover()(sources, places, array, size, result)
+def _power_of_four(number):
+    """Return the least power of four that is not below a number."""
+    power = 1
+    while power < number:
+        power *= 4
+    return power
 
 
 @functools.cache
-def _mover():
+def move_rows():
+    """Return a compiled function that writes rows of an array to places in another."""
     import jax
     import jax.numpy as jnp
 

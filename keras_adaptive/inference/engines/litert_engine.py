@@ -5,7 +5,6 @@ import importlib
 import numpy as np
 
 from keras_adaptive.inference.engines.onnx_engine import count_cores
-from keras_adaptive.inference.engines.row_chunks import gather_rows
 from keras_adaptive.inference.engines.signature_engine import SignatureEngine
 
 
@@ -30,7 +29,8 @@ class LiteRTEngine(SignatureEngine):
         return run, signature["inputs"], signature["outputs"]
 
     def gather(self, parts):
-        return gather_rows(parts)
+        return np.concatenate([
+            tensor if rows is None else tensor[rows] for tensor, rows in parts])
 
 
 def _interpreter_class():

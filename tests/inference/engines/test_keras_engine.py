@@ -98,6 +98,32 @@ def test_bucket_sizes_cover_every_batch_with_few_programs(batch_size):
     assert sizes == sorted(set(sizes))
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX's accelerators")
+def test_on_an_accelerator_rows_stay_on_it(network, inputs, all_probabilities):
+    """Rows of several batches are brought together on the device, in few sizes, with no change."""
+    from keras_adaptive.inference.engines.keras_engine import JaxEngine, move_rows
+
+    engine = JaxEngine(on_device=True)
+    engine.prepare(split_into_stages(network), IS_LOGITS)
+    batches = [inputs[:16], inputs[16:32], inputs[32:41]]
+    made = [engine.run(1, [batch], 16)[1] for batch in batches]
+    rng = np.random.default_rng(0)
+    num_programs = None
+
+    for _ in range(12):
+        chosen = [np.sort(rng.choice(len(b), rng.integers(1, 6), replace=False)) for b in batches]
+        tensors = [engine.gather([(tensors[i], rows) for tensors, rows in zip(made, chosen)])
+                   for i in range(len(made[0]))]
+        values = dict(zip(engine.makes(1), tensors))
+        probabilities, _ = engine.run(2, [values[key] for key in engine.reads(2)], 16)
+
+        positions = np.concatenate([16 * i + rows for i, rows in enumerate(chosen)])
+        np.testing.assert_allclose(probabilities, all_probabilities[1, positions], atol=1e-5)
+        assert not any(isinstance(tensor, np.ndarray) for tensor in tensors)
+    num_programs = move_rows()._cache_size()
+    assert num_programs <= 2 * 3 * 3 * len(made[0])
+
+
 def test_frozen_layers_do_not_confuse_variables(make_network, inputs, all_probabilities):
     """Which variables are trainable may change between calls; answers do not."""
     network = make_network()
