@@ -41,10 +41,14 @@ class KerasNetwork:
         self.class_names = getattr(self.model, "class_names", None)
         self.input_rule = getattr(self.model, "input_rule", None)
         self._gives_logits = exits_give_logits(self.model, from_logits)
+        self._stages = {}
 
     def stages(self, exits):
         """Return the list of `Stage` that the given exits need, for `prepare` of an engine."""
-        return split_into_stages(_with_exits(self.model, exits))
+        exits = tuple(exits)
+        if exits not in self._stages:  # a model's graph does not change, only its weights do
+            self._stages[exits] = split_into_stages(_with_exits(self.model, exits))
+        return self._stages[exits]
 
     def gives_logits(self, exits):
         """Return, for each of the given exits, whether it gives logits; for `prepare`, too."""
