@@ -14,6 +14,9 @@ class UnsupportedOperationError(ValueError):
     """Raised when a model has an operation that is not known to the ONNX writer."""
 
 
+CURE = "Run it with `engine=\"keras\"`, or export it with `format=\"saved_model\"`."
+
+
 OPERATIONS = {}  # by the class name of Keras's operation
 
 
@@ -50,7 +53,7 @@ def activate(writer, function, name):
         gate = writer.add("Add", [writer.add("Erf", [writer.add("Div", [name, root])]), one])
         return writer.add("Mul", [writer.add("Mul", [name, half]), gate])
     raise UnsupportedOperationError(
-        f"Activation {kind!r} cannot be written as ONNX. Use `engine=\"keras\"`."
+        f"Activation {kind!r} cannot be written as ONNX. {CURE}"
     )
 
 
@@ -60,8 +63,7 @@ def _give(writer, call, name):
 
 def _refuse(call, what):
     raise UnsupportedOperationError(
-        f"{call.name!r} ({type(call.operation).__name__}) cannot be written as ONNX {what}. "
-        "Use `engine=\"keras\"`."
+        f"{call.name!r} ({type(call.operation).__name__}) cannot be written as ONNX {what}. {CURE}"
     )
 
 

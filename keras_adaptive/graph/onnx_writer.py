@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_adaptive.graph.merging import merge_siblings
-from keras_adaptive.graph.onnx_operations import OPERATIONS, UnsupportedOperationError
+from keras_adaptive.graph.onnx_operations import CURE, OPERATIONS, UnsupportedOperationError
 from keras_adaptive.graph.onnx_operations import activate as write_activation
 from keras_adaptive.graph.steps import Alias, ChannelSlice, Convolution, simplify
 
@@ -199,7 +199,7 @@ class _StageWriter:
             raise UnsupportedOperationError(
                 f"Layer {call.name!r} computes in {computes_in}, and ONNX graphs are written in "
                 "float32. Build the model in float32 and give it the weights: "
-                "`model.set_weights(trained.get_weights())`; or use `engine=\"keras\"`."
+                f"`model.set_weights(trained.get_weights())`. {CURE}"
             )
         # Keras has private classes behind its functions, so that names tell them apart.
         write = OPERATIONS.get(type(operation).__name__)
@@ -207,7 +207,7 @@ class _StageWriter:
         if write is None or not is_keras:
             raise UnsupportedOperationError(
                 f"Operation {call.name!r} ({type(operation).__name__}) cannot be written as ONNX. "
-                "Use `engine=\"keras\"`, which runs every Keras layer."
+                f"{CURE}"
             )
         write(self, call)
 

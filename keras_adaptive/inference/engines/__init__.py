@@ -80,7 +80,7 @@ def _prepare_fastest(stages, from_logits):
                     engine.prepare(stages, from_logits)
                     return engine
                 except UnsupportedOperationError as error:
-                    warnings.warn(f"{error} This is what runs now.", stacklevel=4)
+                    warnings.warn(f"{error} The Keras engine runs now.", stacklevel=4)
                     break
     engine = make_engine("keras")
     engine.prepare(stages, from_logits)

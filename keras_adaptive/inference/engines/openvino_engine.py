@@ -12,7 +12,9 @@ PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 class OpenVinoEngine:
     """One compiled model per stage, which needs neither Keras nor its backend once written.
 
-    Weights are taken as they are when the engine is prepared.
+    Weights are taken as they are when the engine is prepared. A stage is compiled when it runs
+    first, so that an easy first picture need not wait for the deep ones; OpenVINO then plans once
+    for every number of rows that it has not seen yet.
 
     Args:
         precision: `"float32"` or `"bfloat16"`. In what it computes; tensors between stages and
@@ -70,12 +72,10 @@ class OpenVinoEngine:
                    "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision]}
         if self.num_threads:
             options["INFERENCE_NUM_THREADS"] = self.num_threads
-        self._stages = {
-            index: _CompiledStage(core.compile_model(
-                core.read_model(model=program.model, weights=getattr(program, "weights", b"")),
-                "CPU", options), program, self._buffers)
-            for index, program in enumerate(programs, start=1)
-        }
+        self._stages = {}
+        for index, program in enumerate(programs, start=1):
+            model = core.read_model(model=program.model, weights=getattr(program, "weights", b""))
+            self._stages[index] = _CompiledStage(core, model, options, program, self._buffers)
 
     def reads(self, index):
         """Return the tuple of keys of the tensors that stage `index` takes."""
@@ -101,13 +101,15 @@ class OpenVinoEngine:
 class _CompiledStage:
     """A stage: its compiled model, one request per thread, and the shapes of what it makes."""
 
-    def __init__(self, compiled, program, buffers):
+    def __init__(self, core, model, options, program, buffers):
         self.program = program
         self._buffers = buffers
-        self._compiled = compiled
+        self._compile = lambda: core.compile_model(model, "CPU", options)
+        self._compiled = None
+        self._turn = threading.Lock()
         self._local = threading.local()
         self._names = [program.output, *program.makes]
-        shapes = [compiled.output(name).partial_shape for name in self._names]
+        shapes = [model.output(name).partial_shape for name in self._names]
         self._shapes = [[side.get_length() if side.is_static else None for side in list(shape)[1:]]
                         for shape in shapes]
         self._is_fixed = all(side is not None for shape in self._shapes for side in shape)
@@ -133,5 +135,8 @@ class _CompiledStage:
 
     def _request(self):
         if not hasattr(self._local, "request"):
+            with self._turn:
+                if self._compiled is None:
+                    self._compiled = self._compile()
             self._local.request = self._compiled.create_infer_request()
         return self._local.request
