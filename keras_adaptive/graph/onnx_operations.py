@@ -208,6 +208,21 @@ def _zero_padding(writer, call):
     _give(writer, call, writer.add("Pad", [writer.name(call.inputs[0]), pads]))
 
 
+@_writes("Pad")  # `keras.ops.pad`
+def _pad(writer, call):
+    operation, rank = call.operation, writer.rank(call.inputs[0])
+    (_, *others), options = call.arguments
+    if operation.mode != "constant" or any(
+            value not in (None, 0) for value in (*others, *options.values())):
+        _refuse(call, "with anything but zeros")
+    widths = operation.pad_width if len(operation.pad_width) == rank else (
+        operation.pad_width * rank)
+    if rank == 4:
+        widths = [widths[axis] for axis in (0, 3, 1, 2)]
+    pads = writer.constant(np.array(widths, "int64").T.reshape(-1))
+    _give(writer, call, writer.add("Pad", [writer.name(call.inputs[0]), pads]))
+
+
 @_writes("MaxPooling2D", "AveragePooling2D")
 def _pooling(writer, call):
     layer = call.operation

@@ -132,6 +132,19 @@ def test_tensors_brought_together():
     assert_writes(keras.Model(inputs, L.Flatten()(x)))
 
 
+def test_padding_by_an_operation():
+    """Zeros of `keras.ops.pad` come on the sides and channels where Keras has them; no others."""
+    inputs = keras.Input((5, 4, 3))
+    x = keras.ops.pad(inputs, ((0, 0), (1, 2), (0, 3), (2, 1)))
+    x = L.GlobalAveragePooling2D()(L.Conv2D(2, 3)(x))
+    assert_writes(keras.Model(inputs, keras.ops.pad(x, ((0, 0), (1, 0)))), (5, 4, 3))
+
+    for options in ({"mode": "reflect"}, {"constant_values": 1}):
+        x = L.Flatten()(keras.ops.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)), **options))
+        with pytest.raises(UnsupportedOperationError, match="anything but zeros"):
+            write_stages(split_into_stages(keras.Model(inputs, x)), [False])
+
+
 def test_stages_hand_on_what_later_ones_read():
     """A map made by the first stage and read by the third is an output and an input."""
     inputs = keras.Input((8, 8, 4))
