@@ -11,17 +11,15 @@ The test part is not read. `ExitOutputs.save` writes the file that is read here.
 """
 
 import argparse
-import csv
 import pathlib
 import time
 
 import numpy as np
+from common import RESULTS, save_rows
 
 from keras_adaptive import ExitOutputs, zoo
 from keras_adaptive.evaluation import evaluate_budgeted, evaluate_budgeted_as_papers
-from keras_adaptive.files import write_whole
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "budgeted_search.csv"
 HALVINGS, BUDGETS = 6, 14
 
 
@@ -71,25 +69,18 @@ def seconds_of_search(num_pictures=10_000, num_exits=8, repeats=5):
     return float(np.median(seconds))
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a zoo name, for the costs of the exits")
     parser.add_argument("validation", help="ExitOutputs of the validation part")
-    parser.add_argument("--output", type=pathlib.Path, default=RESULTS)
-    arguments = parser.parse_args()
+    parser.add_argument("--output", type=pathlib.Path, default=RESULTS / "budgeted_search.csv")
+    arguments = parser.parse_args(argv)
     validation = ExitOutputs.load(arguments.validation)
     exit_macs = zoo.find_entry(arguments.model).exit_macs
     rows = compare(validation, exit_macs)
-
-    def fill(path):
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({key: f"{value:.8g}" for key, value in row.items()} for row in rows)
-
-    arguments.output.parent.mkdir(exist_ok=True)
-    write_whole(arguments.output, fill)
+    save_rows(arguments.output, [
+        {key: f"{value:.8g}" for key, value in row.items()} for row in rows])
     gains = [100 * (row["ours_accuracy"] - row["papers_accuracy"]) for row in rows]
     print(f"same predictions: {min(gains):+.2f} to {max(gains):+.2f} points, mean "
           f"{np.mean(gains):+.2f}")

@@ -8,23 +8,20 @@ channels, 16x16 pixels) and those of the zoo's network, stage by stage and whole
 same engine. Prints and writes a row per stage.
 """
 
-import argparse
 import pathlib
 import statistics
 
 import keras
 import numpy as np
-from staged_vs_whole import write_rows
+from common import RESULTS, describe, make_parser, save_rows
 
 from keras_adaptive import zoo
 from keras_adaptive.evaluation.operating_points import spread
-from keras_adaptive.files import write_whole
 from keras_adaptive.graph import split_into_stages
 from keras_adaptive.inference.engines import make_engine
-from keras_adaptive.timing import describe_machine, time_in_turns
+from keras_adaptive.timing import time_in_turns
 from keras_adaptive.training.datasets import load_data
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "convolution_ceiling.csv"
 SIDE, CHANNELS, LAYERS = 16, 128, 4
 
 
@@ -77,18 +74,12 @@ def measure(model, pictures, engine, repeats):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=zoo.DEFAULT_MODEL, help="name in the zoo")
-    parser.add_argument("--data", default="cifar10", help="cifar10, cifar100 or an .npz file")
-    parser.add_argument("--engine", nargs="+", default=["onnxruntime", "openvino"])
-    parser.add_argument("--batch-size", type=int, nargs="+", default=[64])
-    parser.add_argument("--repeats", type=int, default=30)
-    parser.add_argument("--output", type=pathlib.Path, default=RESULTS)
+    parser = make_parser(__doc__, ["onnxruntime", "openvino"], [64], 30)
+    parser.add_argument("--output", type=pathlib.Path, default=RESULTS / "convolution_ceiling.csv")
     arguments = parser.parse_args(argv)
     model = zoo.load(arguments.model, pretrained=True)
     test = load_data(arguments.data).test
-    machine, rows = describe_machine(), []
+    machine, rows = describe("onnxruntime", "openvino"), []
     for engine in arguments.engine:
         for batch_size in arguments.batch_size:
             pictures = spread(test, batch_size).x.astype("float32")
@@ -97,8 +88,7 @@ def main(argv=None):
                 print(f"{engine}, batch {batch_size}, {row['what']}: {row['ms']:.2f} ms, "
                       f"{row['gmacs_per_second']:.1f} billion multiply-adds a second, "
                       f"{row['share_of_ceiling']:.0%} of the ceiling", flush=True)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(arguments.output, lambda path: write_rows(path, rows))
+    save_rows(arguments.output, rows)
 
 
 if __name__ == "__main__":

@@ -65,14 +65,14 @@ def run(model, optimizer, arguments, data, epochs, seed):
     return outputs.accuracies()
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="cifar10", help="as for `keras-adaptive train`")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--output", type=pathlib.Path, default=RESULTS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     data = load_data(arguments.data)
     train = data.train.head(len(data.train) // 10).resized(24)
     data = type(data)(train, data.validation.resized(24), data.test, data.class_names)

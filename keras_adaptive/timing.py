@@ -31,17 +31,29 @@ def compile_whole(model, engine="keras"):
     return lambda pictures: run(np.asarray(pictures, dtype))
 
 
-def _compile_graph(model, engine):
+def write_whole_network(model):
+    """Return a model with all of its exits as one `OnnxStage`, converted plainly.
+
+    Args:
+        model: Functional `keras.Model`. The answers of the exits but the last are what the stage
+            hands on.
+    """
     from keras_adaptive.graph import Stage, flatten
     from keras_adaptive.graph.onnx_writer import write_stages
-    from keras_adaptive.inference.engines import make_engine
 
     graph = flatten(model)
     *early, last = graph.outputs
     # One stage that hands on the early exits' answers, which thus are computed.
     stage = Stage(1, graph.calls, graph.inputs, last, tuple(early), graph.specs, graph.inputs)
+    program, = write_stages([stage], [False], merge=False)
+    return program
+
+
+def _compile_graph(model, engine):
+    from keras_adaptive.inference.engines import make_engine
+
     runner = make_engine(engine)
-    runner.load(write_stages([stage], [False], merge=False))
+    runner.load([write_whole_network(model)])
 
     def run(pictures):
         output, early_outputs = runner.run(1, [pictures], len(pictures))
