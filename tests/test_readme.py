@@ -98,6 +98,17 @@ def test_tables_show_what_the_files_hold(tmp_path):
     assert "| 16 | 1.25 | 2.50 | 0.50 | 40.0% |" in results
     assert "1 core of A chip" in results
 
+    times.write_text(
+        "engine,threshold,repeats,num_pictures,backend,backend_version,cores,processor,batch_size,"
+        "adaptive_p50_ms,whole_p50_ms,time_ratio,cost_share\n"
+        'keras,"[0.8, 0.5]",7,64,jax,0.1,2,A chip,1,1.25,2.5,0.5,0.4\n'
+        'openvino,"[0.8, 0.5]",7,512,jax,0.1,2,A chip,16,1.25,2.5,0.5,0.4\n')
+
+    results = script.make_results(tmp_path)
+
+    assert "at thresholds 0.8, 0.5" in results and "over 512 test pictures (fewer" in results
+    assert "| openvino | 16 | 1.25 | 2.50 | 0.50 | 40.0% |" in results
+
 
 def test_marks_of_the_tables_must_be_there():
     with pytest.raises(ValueError, match="needs one line"):
