@@ -1,0 +1,304 @@
+"""The benchmarks run: each script, from its command line to its file, on a tiny network."""
+
+import csv
+import importlib
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from keras_adaptive import ExitOutputs, zoo
+from keras_adaptive.calibrated import CalibratedThresholds
+from keras_adaptive.graph import exit_macs
+from keras_adaptive.models import RANet
+
+BENCHMARKS = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
+NUM_CLASSES = 5
+
+
+@pytest.fixture
+def load_script(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module
+
+
+@pytest.fixture
+def tiny_zoo(monkeypatch, tiny_arguments):
+    """The zoo's network is the tiny one, with thresholds by which some pictures leave early."""
+    def load(name, pretrained=False, **arguments):
+        model = RANet(**{**tiny_arguments, "normalization": "cifar10", **arguments})
+        model.exit_macs = exit_macs(model)
+        return model
+
+    monkeypatch.setattr(zoo, "load", load)
+    monkeypatch.setattr(zoo, "thresholds", lambda name, **wanted: (0.22, 0.22, 0.22, 0.22))
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A file of random pictures, twelve in each part."""
+    rng = np.random.default_rng(0)
+    arrays = {"class_names": np.array([f"class {i}" for i in range(NUM_CLASSES)])}
+    for part in ("train", "val", "test"):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (12, 32, 32, 3), "uint8")
+        arrays[f"y_{part}"] = rng.integers(0, NUM_CLASSES, 12)
+    path = tmp_path / "pictures.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def _engines():
+    """Return the engines to run on: one that needs no Keras, where it is installed."""
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    return ["--engine", "onnxruntime"]
+
+
+def _run(script, arguments, output, columns):
+    """Run a script; return the rows that it wrote, in which `columns` are numbers."""
+    script.main([*map(str, arguments), "--output", str(output)])
+    with open(output, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    for row in rows:
+        assert row["processor"] and row["cores"] and row["backend_version"]
+        assert all(float(row[column]) > 0 for column in columns)
+    return rows
+
+
+@pytest.mark.parametrize("name", sorted(
+    path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in ("common", "readme_table")))
+def test_help_teaches(load_script, name, capsys):
+    """`--help` shows what the script's docstring says, with the command to run."""
+    script = load_script(name)
+
+    with pytest.raises(SystemExit):
+        script.main(["--help"])
+
+    text = capsys.readouterr().out
+    assert script.__doc__.strip().splitlines()[0] in text
+    assert f"python benchmarks/{name}.py" in text
+
+
+def test_readme_lists_all_scripts():
+    """Every script has its place in the table of questions, or is named below it."""
+    text = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+
+    for path in BENCHMARKS.glob("*.py"):
+        assert path.name in text
+
+
+def test_staged_vs_whole(load_script, tiny_zoo, data, tmp_path):
+    """There is a row per engine and batch size, with the ratios."""
+    rows = _run(load_script("staged_vs_whole"), [
+        "--data", data, "--num-pictures", 8, "--batch-size", 1, 4, "--repeats", 1, *_engines()],
+        tmp_path / "out.csv", ["whole_p50_ms", "adaptive_p95_ms", "ideal_ms", "cost_share"])
+
+    assert [(row["engine"], row["batch_size"]) for row in rows] == [
+        ("onnxruntime", "1"), ("onnxruntime", "4")]
+
+
+@pytest.mark.slow
+def test_staged_vs_model_predict(load_script, tiny_zoo, data, tmp_path):
+    """Keras's own way of running the network is timed where asked for, on Keras's engine too."""
+    _run(load_script("staged_vs_whole"), [
+        "--data", data, "--num-pictures", 8, "--batch-size", 4, "--repeats", 1, "--engine", "keras",
+        "--model-predict"], tmp_path / "out.csv", ["whole_p50_ms", "model_predict_p50_ms"])
+
+
+def test_convolution_ceiling(load_script, tiny_zoo, data, tmp_path):
+    """There is a row for the plain convolutions, one per stage, and one for all stages."""
+    rows = _run(load_script("convolution_ceiling"), [
+        "--data", data, "--batch-size", 4, "--repeats", 1, *_engines()], tmp_path / "out.csv",
+        ["ms", "gmacs_per_second"])
+
+    assert [row["what"] for row in rows] == [
+        "ceiling", *(f"stage {number}" for number in range(1, 5)), "all stages"]
+
+
+def test_against_authors(load_script, tiny_zoo, tiny_arguments, data, tmp_path):
+    """Their program runs from the checkout, in both layouts, beside ours."""
+    pytest.importorskip("torch")
+    engines = _engines()
+    num_parameters = sum(
+        int(np.prod(variable.shape)) for variable in RANet(**tiny_arguments).trainable_variables)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "RANet.py").write_text(
+        "import torch\n"
+        "class RANet(torch.nn.Module):\n"
+        "    def __init__(self, args):\n"
+        "        super().__init__()\n"
+        f"        self.weights = torch.nn.Parameter(torch.zeros({num_parameters}))\n"
+        "        args.num_exits = 2\n"
+        "    def forward(self, x):\n"
+        f"        return [x.mean((2, 3)).repeat(1, 2)[:, :{NUM_CLASSES}] + self.weights[0]] * 2\n",
+        encoding="utf-8")
+
+    rows = _run(load_script("against_authors"), [
+        "--checkout", tmp_path, "--data", data, "--num-pictures", 8, "--batch-size", 4,
+        "--repeats", 1, *engines], tmp_path / "out.csv", ["p50_ms", "p95_ms", "speed_up"])
+
+    assert [row["what"] for row in rows] == [
+        "authors", "authors channels_last", "whole", "nobody", "adaptive"]
+
+
+def test_authors_of_another_network_are_refused(load_script, tiny_zoo, data, tmp_path):
+    """Speeds are compared of the same network only, and a wrong folder is named."""
+    pytest.importorskip("torch")
+    script = load_script("against_authors")
+    arguments = ["--checkout", str(tmp_path), "--data", str(data)]
+
+    with pytest.raises(ValueError, match="does not exist. `--checkout` is a clone"):
+        script.main(arguments)
+
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "RANet.py").write_text(
+        "import torch\nRANet = lambda args: torch.nn.Linear(1, 1)\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="of 2 parameters"):
+        script.main(arguments)
+
+
+def test_static_networks(load_script, tiny_zoo, data, tmp_path):
+    """Static networks and the cascade stand beside the adaptive network and its whole."""
+    rows = _run(load_script("static_networks"), [
+        "--data", data, "--num-pictures", 8, "--batch-size", 4, "--repeats", 1, *_engines(),
+        "--static", "resnet8", "densenet10", "--passed-on", 0.5], tmp_path / "out.csv", ["macs"])
+
+    assert [row["network"] for row in rows] == [
+        "resnet8", "densenet10", "cascade, 50% passed on", "ranet", "ranet, adaptive"]
+    assert float(rows[2]["passed_on"]) == 0.5
+    assert rows[2]["predict_p50_ms"] == "" and float(rows[4]["predict_p50_ms"]) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0", "DenseNet121", "ResNet50"])
+def test_static_networks_of_keras(load_script, name):
+    """Keras's networks build at the size of the pictures and are written for the engines."""
+    _engines()
+    from keras_adaptive.timing import compile_whole
+
+    model = load_script("static_networks").build(name, (32, 32, 3), 10)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), "uint8")
+
+    output, = compile_whole(model, "onnxruntime")(pictures)
+
+    np.testing.assert_allclose(output, model.predict(pictures, verbose=0), atol=1e-4)
+
+
+def test_cascade_answers_by_who_is_sure(load_script):
+    """Pictures of which the small network is unsure get the large network's answer."""
+    cascade_of = load_script("static_networks").Cascade
+    pictures = np.arange(1, 7, dtype="float32")
+
+    cascade = cascade_of(lambda x: [np.stack([x, -x], axis=1)],
+                         lambda x: [np.stack([x, 100 * x], axis=1)], pictures, 0.5, 4)
+
+    assert cascade.passed_on == 0.5
+    assert cascade.run(pictures)[:, 1].tolist() == [100, 200, 300, -4, -5, -6]
+
+
+def test_growth(load_script, tiny_zoo, data, tmp_path):
+    """Each question that is timed has a row per value; easy pictures cost less than hard ones."""
+    rows = _run(load_script("growth"), [
+        "--data", data, "--num-pictures", 8, "--batch-size", 1, 4, "--repeats", 1, *_engines(),
+        "--question", "batch_size", "picture_size", "easy_share", "--picture-size", 32, 40,
+        "--easy-share", 0, 1, "--num-validation", 8], tmp_path / "out.csv",
+        ["adaptive_p50_ms", "whole_p95_ms", "cost_share"])
+
+    assert [(row["question"], row["value"]) for row in rows] == [
+        ("batch_size", "1"), ("batch_size", "4"), ("picture_size", "32"), ("picture_size", "40"),
+        ("easy_share", "0.0"), ("easy_share", "1.0")]
+    assert float(rows[5]["cost_share"]) <= float(rows[4]["cost_share"])
+
+
+@pytest.mark.slow
+def test_growth_of_memory(load_script, tiny_zoo, data, tmp_path):
+    """Fresh processes run the whole network and its stages, and tell what they needed."""
+    rows = _run(load_script("growth"), [
+        "--data", data, "--question", "memory", "--num-memory", 64, "--batch-size", 16,
+        "--memory-repeats", 1, *_engines()], tmp_path / "out.csv", ["before_mib", "peak_mib"])
+
+    assert [row["value"] for row in rows] == ["whole", "nobody", "adaptive"]
+
+
+@pytest.mark.slow
+def test_start_up(load_script, tiny_zoo, data, tmp_path):
+    """Parts of the time until a fresh process answers follow one another."""
+    pytest.importorskip("openvino")
+    rows = _run(load_script("start_up"), ["--data", data, "--repeats", 1, *_engines()],
+                tmp_path / "out.csv", ["p50_ms"])
+
+    times = {row["what"]: float(row["p50_ms"]) for row in rows}
+    assert {"split", "write", "load", "export"} <= set(times)
+    assert times["fresh process, import"] < times["fresh process, load"] < times["fresh process"]
+
+
+@pytest.mark.slow
+def test_fresh_processes_do_without_keras(load_script, tiny_zoo, data, tmp_path):
+    """What is measured as start-up is not the import of Keras."""
+    _engines()
+    from keras_adaptive import export_stages
+
+    common = load_script("common")
+    export_stages(zoo.load("tiny"), tmp_path / "stages")
+    np.save(tmp_path / "pictures.npy", np.zeros((2, 32, 32, 3), "uint8"))
+
+    seen = common.run_fresh("--export", tmp_path / "stages", "--engine", "onnxruntime",
+                            "--data", tmp_path / "pictures.npy")
+
+    assert seen["has_keras"] is False
+    assert seen["started"] < seen["imported"] < seen["loaded"] < seen["answered"]
+    with pytest.raises(RuntimeError, match="holds no export|manifest"):
+        common.run_fresh("--export", tmp_path, "--engine", "onnxruntime",
+                         "--data", tmp_path / "pictures.npy")
+
+
+def test_accuracy_latency_and_its_picture(load_script, tiny_zoo, data, tmp_path, monkeypatch):
+    """Budgets, single exits and the whole network are measured, and drawn for each batch size."""
+    script = load_script("accuracy_latency")
+    rng = np.random.default_rng(0)
+    outputs = ExitOutputs(rng.dirichlet(np.ones(NUM_CLASSES), (4, 50)),
+                          rng.integers(0, NUM_CLASSES, 50))
+    stored = CalibratedThresholds.from_outputs(outputs, [1e6, 2e6, 3e6, 4e6], "made up")
+    monkeypatch.setattr(script, "calibrated_thresholds", lambda name: stored)
+
+    rows = _run(script, ["--data", data, "--num-pictures", 8, "--batch-size", 1, 4, "--repeats", 1,
+                         *_engines()], tmp_path / "out.csv", ["p50_ms", "mean_macs"])
+
+    kinds = [row["kind"] for row in rows]
+    assert kinds == 2 * (["budget"] * len(stored.by_macs) + ["exit"] * 4 + ["whole"])
+
+    pytest.importorskip("matplotlib")
+    load_script("plot_speed").main([
+        "--results", str(tmp_path / "out.csv"), "--output", str(tmp_path / "speed.png")])
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_picture_shows_what_was_measured(load_script):
+    """A panel per batch size has the points of each kind, and the title data and machine."""
+    pytest.importorskip("matplotlib")
+    rows = [{"model": "net", "data": "cifar10", "num_test_pictures": "10000", "engine": "openvino",
+             "openvino_version": "1.2", "batch_size": str(size), "kind": kind, "value": "1",
+             "accuracy": "0.5", "p50_ms": str(ms), "cores": "2", "processor": "CPU"}
+            for size in (1, 64) for kind, ms in (("budget", 1), ("exit", 2), ("whole", 3))]
+
+    figure = load_script("plot_speed").plot_speed(rows)
+
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "batches of 1 picture", "batches of 64 pictures"]
+    for axes in figure.axes:
+        assert [line.get_xdata().tolist() for line in axes.get_lines()] == [[1], [2], [3]]
+    texts = " ".join(text.get_text() for text in figure.texts)
+    assert all(part in texts for part in ("10,000", "cifar10", "openvino 1.2", "2 cores of CPU"))
+
+
+def test_rows_are_read_as_written(load_script, tmp_path):
+    """A column that a row lacks is empty, and a missing file is named with its cure."""
+    common = load_script("common")
+    common.save_rows(tmp_path / "new" / "rows.csv", [{"a": 1}, {"a": 2, "b": [3]}])
+
+    assert common.read_rows(tmp_path / "new" / "rows.csv") == [
+        {"a": "1", "b": ""}, {"a": "2", "b": json.dumps([3])}]
+    with pytest.raises(ValueError, match="Run the benchmark"):
+        common.read_rows(tmp_path / "missing.csv")
