@@ -55,24 +55,22 @@ def time_table(rows):
     first = rows[0]
     thresholds = np.atleast_1d(json.loads(first["threshold"]))
     numbers = {int(row["num_pictures"]) for row in rows}
-    has_engines = "engine" in first
-    engine, line = ("engine | ", "---|") if has_engines else ("", "")
     lines = [
         f"Milliseconds per picture at {'thresholds' if len(thresholds) > 1 else 'threshold'} "
         f"{', '.join(f'{threshold:g}' for threshold in thresholds)}, medians of "
         f"{first['repeats']} runs over {max(numbers)} test pictures"
         f"{'' if len(numbers) == 1 else ' (fewer one by one)'}, in turns with the "
-        f"whole network compiled{' on the same engine' if has_engines else ''} "
+        f"whole network compiled on the same engine "
         f"({first['backend']} {first['backend_version']}, "
         f"{first['cores']} core{'' if first['cores'] == '1' else 's'} of {first['processor']}):",
         "",
-        f"| {engine}batch size | stopping early | whole network | time ratio | share of the full "
+        "| engine | batch size | stopping early | whole network | time ratio | share of the full "
         "cost |",
-        f"|{line}---:|---:|---:|---:|---:|",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         lines.append(
-            f"| {row['engine'] + ' | ' if has_engines else ''}{row['batch_size']} "
+            f"| {row['engine']} | {row['batch_size']} "
             f"| {float(row['adaptive_p50_ms']):.2f} "
             f"| {float(row['whole_p50_ms']):.2f} | {float(row['time_ratio']):.2f} "
             f"| {float(row['cost_share']):.1%} |")
