@@ -60,7 +60,7 @@ def test_the_last_exit_is_the_classifier_to_the_last_bit(batch, make):
     np.testing.assert_array_equal(
         keras.ops.convert_to_numpy(keras.ops.softmax(logits)), expected)
     prediction = EarlyExitPredictor(model, threshold=2).predict(batch)
-    # Engines fold and round: probabilities of 1e-30 agree to a part of the largest, not of their own.
+    # Engines fold and round: a probability of 1e-30 agrees to a part of the largest, not its own.
     np.testing.assert_allclose(prediction.probabilities, expected, rtol=1e-5, atol=1e-7)
     assert model.output_names == ["exit1", "exit2", "exit3"]
 
