@@ -70,7 +70,9 @@ def make_engine(name):
 
 
 def _prepare_fastest(stages, from_logits):
-    if not _has_accelerator() and _is_installed("onnx"):
+    from keras_adaptive.inference.engines.keras_engine import uses_accelerator
+
+    if not uses_accelerator() and _is_installed("onnx"):
         from keras_adaptive.graph.onnx_writer import UnsupportedOperationError
 
         for package in ("onnxruntime", "openvino"):
@@ -89,9 +91,3 @@ def _prepare_fastest(stages, from_logits):
 
 def _is_installed(package):
     return importlib.util.find_spec(package) is not None
-
-
-def _has_accelerator():
-    import keras
-
-    return any(not device.startswith("cpu") for device in keras.distribution.list_devices())

@@ -219,7 +219,7 @@ class JaxEngine(KerasEngine):
         import jax
 
         if self._on_device is None:
-            self._on_device = jax.default_backend() != "cpu"
+            self._on_device = uses_accelerator()
         # A fixed order: the properties that list variables depend on what is frozen at the time.
         variables = list(program.stage.variables)
 
@@ -355,6 +355,24 @@ def make_keras_engine():
             "Set the environment variable KERAS_BACKEND before Keras is imported."
         )
     return _ENGINES[backend]()
+
+
+def uses_accelerator():
+    """Return whether Keras computes on something else than a CPU."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.is_available() or torch.backends.mps.is_available()
+    return False
 
 
 def peek(variable):
