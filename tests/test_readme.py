@@ -87,15 +87,15 @@ def test_tables_show_what_the_files_hold(tmp_path):
         "exit,threshold,accuracy,mean_macs,cost_share,exit1_share,exit2_share\n"
         "1,,0.85,1e7,0.25,1,0\n,0.8,0.8912,2e7,0.5,0.6,0.4\n")
     times.write_text(
-        "threshold,repeats,num_pictures,backend,backend_version,cores,processor,batch_size,"
+        "engine,threshold,repeats,num_pictures,backend,backend_version,cores,processor,batch_size,"
         "adaptive_p50_ms,whole_p50_ms,time_ratio,cost_share\n"
-        "0.8,7,512,jax,0.1,1,A chip,16,1.25,2.5,0.5,0.4\n")
+        "keras,0.8,7,512,jax,0.1,1,A chip,16,1.25,2.5,0.5,0.4\n")
 
     results = script.make_results(tmp_path)
 
     assert "| at exit 1 | 85.00% | 10.00 M | 25.0% |" in results
     assert "| **when 0.8 confident** | 89.12% | 20.00 M | 50.0% |" in results
-    assert "| 16 | 1.25 | 2.50 | 0.50 | 40.0% |" in results
+    assert "| keras | 16 | 1.25 | 2.50 | 0.50 | 40.0% |" in results
     assert "1 core of A chip" in results
 
     times.write_text(
