@@ -108,7 +108,6 @@ def test_on_an_accelerator_rows_stay_on_it(network, inputs, all_probabilities):
     batches = [inputs[:16], inputs[16:32], inputs[32:41]]
     made = [engine.run(1, [batch], 16)[1] for batch in batches]
     rng = np.random.default_rng(0)
-    num_programs = None
 
     for _ in range(12):
         chosen = [np.sort(rng.choice(len(b), rng.integers(1, 6), replace=False)) for b in batches]
