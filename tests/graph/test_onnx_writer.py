@@ -192,6 +192,23 @@ def test_merging_leaves_fewer_convolutions():
     assert count(merge=True) < count(merge=False)
 
 
+def test_what_is_written_already_is_not_written_again():
+    """Only a stage whose weights, or whose softmax, are others now is written anew."""
+    model = RANet(**TINY_RANET)
+    stages = split_into_stages(model)
+    is_logits = [True] * len(stages)
+    first = write_stages(stages, is_logits)
+
+    again = write_stages(stages, is_logits)
+    assert all(one is other for one, other in zip(first, again))
+
+    kernel = stages[1].variables[-2]
+    kernel.assign(kernel + 1)
+    changed = write_stages(stages, [False, *is_logits[1:]])
+    assert [one.model != other.model for one, other in zip(first, changed)] == [
+        True, True, *[False] * (len(stages) - 2)]
+
+
 def test_what_cannot_be_written_is_named():
     """The error says which operation it is, and what to use in place of ONNX."""
     model = model_of([L.Conv2D(3, 1), L.Lambda(lambda x: x * 2, name="doubling")])
