@@ -85,6 +85,8 @@ class ThumbNet(keras.Model):
         self.student = student
         self.teacher = teacher
         self.teacher.trainable = False
+        for part in (downscaler, student, teacher):
+            _hold_frozen(part)
         self.taps = list(taps)
         self.term_weights = dict(zip(_TERMS, map(float, weights)))
         if not downscaler.trainable_variables:
@@ -279,6 +281,14 @@ class ThumbNet(keras.Model):
         for part in ("downscaler", "student", "teacher"):
             config[part] = keras.saving.deserialize_keras_object(config[part], custom_objects)
         return cls(**config)
+
+
+def _hold_frozen(model):
+    """Freeze the variables of frozen layers: of layers inside layers, a file does not keep it."""
+    for layer in model.layers:
+        if not layer.trainable:
+            for variable in layer.weights:
+                variable.trainable = False
 
 
 def _picture_shape(teacher, input_shape):
