@@ -106,10 +106,13 @@ class Downscaler(keras.layers.Layer):
         x = self.relu1(self.norm1(self.conv1(x), training=training))
         return self.relu2(self.norm2(self.conv2(x), training=training))
 
-    def compute_output_spec(self, pictures, training=None):
-        batch, *sizes, _ = pictures.shape
+    def compute_output_shape(self, input_shape):
+        batch, *sizes, _ = input_shape
         sizes = [None if size is None else size // self.ratio for size in sizes]
-        return keras.KerasTensor((batch, *sizes, self.channels), "float32")
+        return (batch, *sizes, self.channels)
+
+    def compute_output_spec(self, pictures, training=None):
+        return keras.KerasTensor(self.compute_output_shape(pictures.shape), "float32")
 
     def get_config(self):
         return {

@@ -4,7 +4,7 @@ import pytest
 
 from keras_adaptive.graph import split_into_stages
 from keras_adaptive.graph.onnx_writer import UnsupportedOperationError, write_stages
-from keras_adaptive.layers import AlignedResize
+from keras_adaptive.layers import AlignedResize, Downscaler, Thumbnail
 from keras_adaptive.models import MSDNet, RANet
 
 onnx = pytest.importorskip("onnx")
@@ -102,6 +102,13 @@ CASES = {
     "nothing": [L.Dropout(0.5), L.Activation("linear"), L.Identity(), L.Conv2D(3, 1)],
     "wide odd channels": [L.Conv2D(18, 1), L.Conv2D(66, 3, strides=2, padding="valid")],
 }
+
+
+@pytest.mark.parametrize("layer", [Downscaler(4, 8), Downscaler(2, 8, area_first=True),
+                                   Thumbnail(2, "bicubic")], ids=lambda layer: layer.name)
+def test_downscalers(layer):
+    """What makes thumbnails can be exported alone, and leads the student's graph."""
+    assert_writes(model_of([layer], shape=(8, 12, 3)), shape=(8, 12, 3))
 
 
 @pytest.mark.parametrize("layers", CASES.values(), ids=CASES)
