@@ -68,18 +68,17 @@ class Call:
             kwargs["training"] = False
         return keras.tree.flatten(self.operation(*args, **kwargs))
 
-    def repeat(self, operation, inputs, **options):
+    def repeat(self, operation, inputs):
         """Return the list of what another operation gives when it is called as this one was.
 
         Args:
             operation: `keras.Operation` of the same kind.
             inputs: list of tensors, in the place of `inputs`.
-            options: further keyword arguments of the call.
         """
         tensors = {id(symbol): tensor
                    for symbol, tensor in zip(self._arguments.keras_tensors, inputs)}
         args, kwargs = self._arguments.fill_in(tensors)
-        return keras.tree.flatten(operation(*args, **{**kwargs, **options}))
+        return keras.tree.flatten(operation(*args, **kwargs))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ def copy_for_size(model, input_shape, weights="copied", precision=None, name=Non
     are walked into. A softmax at the end is left out. Where a dense layer reads a flattened map that
     is smaller than the model's, its kernel becomes that of enlarging the map (to the nearest pixel
     where sizes divide, bilinearly otherwise) and the model's own kernel together. Layers that augment
-    pictures at random stay, but do nothing.
+    pictures at random become identities, as they are in inference.
 
     Args:
         model: `keras.Model`, Functional or Sequential, with one input and one output
@@ -102,6 +102,9 @@ class _Copy:
     def _copied(self, operation, replacement, is_last):
         if id(operation) in self.copies:
             return self.copies[id(operation)]
+        if _augments(operation):
+            # Also while training: what the copy sees is compared with what its model sees.
+            replacement = keras.layers.Identity(name=operation.name, dtype=operation.dtype_policy)
         config = (replacement or operation).get_config()
         is_layer = isinstance(operation, keras.layers.Layer)
         if "name" in config:
@@ -122,9 +125,11 @@ class _Copy:
         return free
 
     def _call(self, call, operation, inputs):
-        options = {"training": False} if _augments(operation) else {}
+        before, after = (self.graph.specs[values[0]] for values in (call.inputs, call.outputs))
+        if _augments(call.operation) and before.shape != after.shape:
+            raise self._unfit(call, inputs)
         try:
-            outputs = call.repeat(operation, inputs, **options)
+            outputs = call.repeat(operation, inputs)
         except Exception as error:  # each layer and backend has its own
             raise self._unfit(call, inputs) from error
         if any(size is not None and size < 1 for tensor in outputs for size in tensor.shape):
@@ -141,6 +146,8 @@ class _Copy:
 
     def _set_weights(self, call, layer, inputs):
         if self.weights == "random" and trainable_variables(layer):
+            return
+        if isinstance(layer, keras.layers.Identity):
             return
         values = call.operation.get_weights()
         fold = self.folds.get(call.inputs[0]) if call.inputs else None

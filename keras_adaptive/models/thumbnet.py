@@ -284,11 +284,12 @@ class ThumbNet(keras.Model):
 
 
 def _hold_frozen(model):
-    """Freeze the variables of frozen layers: of layers inside layers, a file does not keep it."""
+    """Freeze what frozen layers are made of: a file does not keep it of layers inside layers."""
     for layer in model.layers:
         if not layer.trainable:
-            for variable in layer.weights:
-                variable.trainable = False
+            # Keras hands a value on to the inner layers only when it changes.
+            layer.trainable = True
+            layer.trainable = False
 
 
 def _picture_shape(teacher, input_shape):
@@ -346,36 +347,41 @@ def _ratio(downscaler):
 
 def _default_taps(student, teacher, ratio):
     """Return a list with the name of the last map that is exactly larger by the ratio."""
-    own, others = tensors_by_layer(student), tensors_by_layer(teacher)
-    names = [layer.name for layer in student.layers if layer.name in own and layer.name in others]
-    fitting = [name for name in names if _fits(own[name], others[name], ratio)]
+    own, others = _maps(student), _maps(teacher)
+    learning = [i for i, layer in enumerate(student.layers) if layer.trainable_variables]
+    names = [layer.name for layer in student.layers[min(learning, default=0):]]
+    fitting = [name for name in names if name in own and name in others
+               and _fits(own[name], others[name], ratio)]
     return fitting[-1:]
 
 
+def _maps(model):
+    """Return the tensors of the layers that give one feature map, by the layers' names."""
+    return {name: outputs[0] for name, (inputs, outputs) in tensors_by_layer(model).items()
+            if inputs and len(outputs) == 1 and len(outputs[0].shape) == 4}
+
+
 def _fits(own, other, ratio):
-    shapes = [tuple(tensor.shape) for _, outputs in (own, other) for tensor in outputs]
-    if len(shapes) != 2 or any(len(shape) != 4 for shape in shapes):
-        return False
-    small, large = shapes
-    return small[3] == large[3] and tuple(ratio * s for s in small[1:3]) == large[1:3]
+    return own.shape[3] == other.shape[3] and tuple(
+        ratio * size for size in own.shape[1:3]) == tuple(other.shape[1:3])
 
 
 def _check_tap(name, student, teacher, ratio):
     """Return the tensors of a tap in student and teacher."""
-    own, others = tensors_by_layer(student), tensors_by_layer(teacher)
-    for model, tensors in ((student, own), (teacher, others)):
-        if name not in tensors:
+    own, others = _maps(student), _maps(teacher)
+    for model, maps in ((student, own), (teacher, others)):
+        if name not in maps:
             raise ValueError(
-                f"{model.name!r} has no layer {name!r} that it calls once."
-                f"{did_you_mean(name, tensors)} `taps` are names of such layers."
+                f"{model.name!r} has no layer {name!r} that is called once and gives a feature map."
+                f"{did_you_mean(name, maps)} `taps` are names of such layers."
             )
     if not _fits(own[name], others[name], ratio):
         raise ValueError(
             f"Features are compared where the teacher's map is {ratio} times the student's. At "
-            f"{name!r} they are {[tuple(t.shape) for t in others[name][1]]} and "
-            f"{[tuple(t.shape) for t in own[name][1]]}. Choose an earlier layer."
+            f"{name!r} they are {tuple(others[name].shape)} and {tuple(own[name].shape)}. Choose an "
+            "earlier layer."
         )
-    return own[name][1][0], others[name][1][0]
+    return own[name], others[name]
 
 
 def _with_maps(model, maps):
