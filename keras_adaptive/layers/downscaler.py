@@ -23,8 +23,8 @@ class Downscaler(keras.layers.Layer):
     Two 5x5 convolutions, each with batch normalisation and ReLU; the second has as many outputs as
     the picture has channels, so that a thumbnail is a picture. The strides follow from the ratio.
 
-    The last batch normalisation starts with the scale and shift of the data's pixels. With the usual
-    ones and zeros the ReLU would make half of the thumbnail black.
+    The last batch normalisation starts with the scale and shift of the data's pixels. With the
+    usual ones and zeros the ReLU would make half of the thumbnail black.
 
     Strides, width and initial values are choices of ours; the paper's text was not at hand.
 
@@ -36,7 +36,8 @@ class Downscaler(keras.layers.Layer):
         mean, std: sequences of `channels` floats or `None`. Mean and standard deviation of the
             data's pixels in 0..1. Default to those of photographs.
         area_first: bool. Whether the picture is shrunk by averaging before two convolutions of
-            stride 1 with the same weights: the control that tells more layers from learned shrinking.
+            stride 1 with the same weights: the control that tells learned shrinking from more
+            layers.
 
     Input shape: `(batch, height, width, channels)`, values 0 to 1, sizes multiples of `ratio`.
     Output shape: `(batch, height / ratio, width / ratio, channels)`, 0 or more, float32 also under
@@ -71,7 +72,9 @@ class Downscaler(keras.layers.Layer):
         self.std = _per_channel("std", std, _STD, channels)
         self.area_first = area_first
         strides = (1, 1) if area_first else STRIDES[ratio]
-        self.shrink = Thumbnail(ratio, dtype=self.dtype_policy, name="shrink") if area_first else None
+        self.shrink = None
+        if area_first:
+            self.shrink = Thumbnail(ratio, dtype=self.dtype_policy, name="shrink")
         self.conv1 = _convolution(hidden_filters, strides[0], self.dtype_policy, "conv1")
         self.norm1 = keras.layers.BatchNormalization(
             momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, dtype=self.dtype_policy,
@@ -130,8 +133,8 @@ class Downscaler(keras.layers.Layer):
 class FeatureDecoder(keras.layers.Layer):
     """Enlarge a student's feature map to the size of its teacher's, for training only.
 
-    One transposed convolution with stride 2 per doubling, 4x4 so that its steps overlap evenly, with
-    ReLU between them. They start as bilinear enlarging of each channel.
+    One transposed convolution with stride 2 per doubling, 4x4 so that its steps overlap evenly,
+    with ReLU between them. They start as bilinear enlarging of each channel.
 
     Args:
         channels: int. Channels of the map and of all convolutions.

@@ -22,10 +22,10 @@ def copy_for_size(model, input_shape, weights="copied", precision=None, name=Non
     """Return a copy of a classifier for pictures of another size, which gives logits.
 
     The copy has the model's layers, with their names, and shares no variable with it. Nested models
-    are walked into. A softmax at the end is left out. Where a dense layer reads a flattened map that
-    is smaller than the model's, its kernel becomes that of enlarging the map (to the nearest pixel
-    where sizes divide, bilinearly otherwise) and the model's own kernel together. Layers that augment
-    pictures at random become identities, as they are in inference.
+    are walked into. A softmax at the end is left out. Where a dense layer reads a flattened map
+    that is smaller than the model's, its kernel becomes that of enlarging the map (to the nearest
+    pixel where sizes divide, bilinearly otherwise) and the model's own kernel together. Layers that
+    augment pictures at random become identities, as they are in inference.
 
     Args:
         model: `keras.Model`, Functional or Sequential, with one input and one output
@@ -104,7 +104,8 @@ class _Copy:
             return self.copies[id(operation)]
         if _augments(operation):
             # Also while training: what the copy sees is compared with what its model sees.
-            replacement = keras.layers.Identity(name=operation.name, dtype=operation.dtype_policy)
+            replacement = keras.layers.Identity(name=operation.name,
+                                                dtype=operation.dtype_policy.name)
         config = (replacement or operation).get_config()
         is_layer = isinstance(operation, keras.layers.Layer)
         if "name" in config:

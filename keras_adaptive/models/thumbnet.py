@@ -123,8 +123,8 @@ class ThumbNet(keras.Model):
         are copies: the model that is given is neither changed nor trained.
 
         Args:
-            teacher: `keras.Model`, Functional or Sequential, from pictures 0 to 255 to logits or the
-                probabilities of a softmax. One that wants other values is wrapped, with what makes
+            teacher: `keras.Model`, Functional or Sequential, from pictures 0 to 255 to logits or
+                the probabilities of a softmax. One that wants other values is wrapped, with what makes
                 them in front: `keras.Model(pictures, resnet(Rescaling(1 / 127.5, -1)(pictures)))`.
             ratio: int, 2, 4 or 8. Pixels of the picture, to a side, to one of the thumbnail.
             downscaler: `"learned"`; `"area"`, `"bilinear"`, `"bicubic"` or `"nearest"` for resizing
@@ -309,8 +309,8 @@ def _picture_shape(teacher, input_shape):
     shape = tuple(input_shape or teacher.inputs[0].shape[1:])
     if len(shape) != 3 or None in shape:
         raise ValueError(
-            f"{teacher.name!r} takes pictures of any size, and a student is made for one. Received: "
-            f"{shape}. Give `input_shape=(height, width, channels)`."
+            f"{teacher.name!r} takes pictures of any size, and a student is made for one. "
+            f"Received: {shape}. Give `input_shape=(height, width, channels)`."
         )
     return shape
 
@@ -378,8 +378,8 @@ def _check_tap(name, student, teacher, ratio):
     if not _fits(own[name], others[name], ratio):
         raise ValueError(
             f"Features are compared where the teacher's map is {ratio} times the student's. At "
-            f"{name!r} they are {tuple(others[name].shape)} and {tuple(own[name].shape)}. Choose an "
-            "earlier layer."
+            f"{name!r} they are {tuple(others[name].shape)} and {tuple(own[name].shape)}. Choose "
+            "an earlier layer."
         )
     return own[name], others[name]
 

@@ -172,7 +172,9 @@ def test_features_by_hand():
     wanted = np.full((1, 4, 4, 1), 2, "float32")
     small = np.array([[1.0, 2], [3, 4]], "float32").reshape(1, 2, 2, 1)
 
-    def loss(x, kernel=np.ones((2, 2, 1, 1), "float32")):
+    ones = np.ones((2, 2, 1, 1), "float32")
+
+    def loss(x, kernel=ones):
         decoded = keras.ops.conv_transpose(x, kernel, strides=2, padding="same",
                                            data_format="channels_last")
         return feature_mapping(wanted, decoded, normalize=False)
@@ -181,8 +183,7 @@ def test_features_by_hand():
     assert_allclose(gradient(loss, small)[0, ..., 0], [[-0.5, 0], [0.5, 1.0]], atol=1e-5)
     assert_allclose(slope(loss, small)[0, ..., 0], [[-0.5, 0], [0.5, 1.0]], atol=1e-3)
     assert_allclose(gradient(lambda kernel: loss(keras.ops.convert_to_tensor(small), kernel),
-                             np.ones((2, 2, 1, 1), "float32")), np.full((2, 2, 1, 1), 1.25),
-                    atol=1e-5)
+                             ones), np.full((2, 2, 1, 1), 1.25), atol=1e-5)
 
 
 def test_features_relative_to_the_teachers():
