@@ -124,8 +124,9 @@ class ThumbNet(keras.Model):
 
         Args:
             teacher: `keras.Model`, Functional or Sequential, from pictures 0 to 255 to logits or
-                the probabilities of a softmax. One that wants other values is wrapped, with what makes
-                them in front: `keras.Model(pictures, resnet(Rescaling(1 / 127.5, -1)(pictures)))`.
+                the probabilities of a softmax. One that wants other values is wrapped, with what
+                makes them in front: with `scale = keras.layers.Rescaling(1 / 127.5, -1)`,
+                `keras.Model(pictures, resnet(scale(pictures)))`.
             ratio: int, 2, 4 or 8. Pixels of the picture, to a side, to one of the thumbnail.
             downscaler: `"learned"`; `"area"`, `"bilinear"`, `"bicubic"` or `"nearest"` for resizing
                 that learns nothing (see `Thumbnail`); `"area_then_learned"`, a control (see

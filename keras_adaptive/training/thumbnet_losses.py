@@ -25,7 +25,7 @@ def moment_matching(pictures, thumbnails, second="std", epsilon=1e-8):
     """
     if second not in ("std", "variance"):
         raise ValueError(f"`second` is 'std' or 'variance'. Received: second={second!r}.")
-    mean, spread = _moments(ops.stop_gradient(pictures), second, epsilon)
+    mean, spread = _moments(pictures, second, epsilon)
     own_mean, own_spread = _moments(thumbnails, second, epsilon)
     return ops.mean(ops.square(mean - own_mean) + ops.square(spread - own_spread))
 
@@ -60,7 +60,8 @@ def softened_cross_entropy(teacher_logits, logits, temperature=4.0):
 
 def softened_entropy(teacher_logits, temperature=4.0):
     """Return the value of `softened_cross_entropy` for logits equal to the teacher's, a scalar."""
-    return softened_cross_entropy(teacher_logits, ops.stop_gradient(teacher_logits), temperature)
+    scaled = ops.stop_gradient(_log_softmax(teacher_logits, temperature))
+    return -temperature**2 * ops.mean(ops.sum(ops.exp(scaled) * scaled, axis=-1))
 
 
 def _log_softmax(logits, temperature):

@@ -374,16 +374,17 @@ def test_errors_say_the_cure(x):
 
 
 def stripes(count, seed):
-    """Flat colours with stripes of period 2, which a mean of 2x2 pixels takes away; the class is
-    their direction."""
+    """Return pictures of a dark or bright colour with stripes of period 2, which a mean of 2x2
+    pixels takes away; the stripes' direction; and whether the colour is bright."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 2, count)
     wave = np.where(np.arange(16) % 2, 1.0, -1.0)
     maps = np.where(y[:, None, None], wave[None, :, None], wave[None, None, :])
     maps = maps * rng.choice([-1, 1], count)[:, None, None]
-    colour = rng.uniform(0.35, 0.65, (count, 1, 1, 3))
+    bright = rng.integers(0, 2, count)
+    colour = rng.uniform(0.35, 0.5, (count, 1, 1, 3)) + 0.15 * bright[:, None, None, None]
     pictures = colour + 0.25 * maps[..., None] + rng.normal(0, 0.02, (count, 16, 16, 3))
-    return (255 * np.clip(pictures, 0, 1)).astype("float32"), y, colour.mean((1, 2, 3)) > 0.5
+    return (255 * np.clip(pictures, 0, 1)).astype("float32"), y, bright
 
 
 def small_classifier():
@@ -406,7 +407,7 @@ def test_learned_thumbnails_keep_what_averaging_loses(labels, by_area):
                                       initial="random", **{**OFF, "classification_weight": 1})
         data = [stripes(count, seed) for count, seed in ((2048, 0), (512, 1))]
         (x, y), (test_x, test_y) = [
-            (pictures, direction if labels == "stripes" else bright.astype(int))
+            (pictures, direction if labels == "stripes" else bright)
             for pictures, direction, bright in data]
         model.compile(keras.optimizers.Adam(0.01))
         model.fit(x, y, batch_size=64, epochs=6, verbose=0)
@@ -428,4 +429,4 @@ def test_a_network_of_keras_applications_is_a_teacher():
 
     assert_allclose(values(keras.ops.softmax(model.teacher(x))), values(teacher(x)), atol=1e-5)
     assert model.student.count_params() == network.count_params()
-    assert model.teacher.get_layer(model.taps[0]).output.shape[1:3] == (4, 4)
+    assert model.teacher.get_layer(model.taps[0]).output.shape[1:3] == (2, 2)
