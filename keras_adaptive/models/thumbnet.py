@@ -7,20 +7,24 @@ its parts. The paper's formulas, weights and schedules were not at hand: those h
 import keras
 from keras import ops
 
-from keras_adaptive.graph import flatten, tensors_by_layer
-from keras_adaptive.graph.steps import activation_of
-from keras_adaptive.layers import Downscaler, FeatureDecoder, Thumbnail
-from keras_adaptive.layers.thumbnail import METHODS
+from keras_adaptive.layers import Thumbnail
 from keras_adaptive.models.resized import copy_for_size
-from keras_adaptive.names import did_you_mean
+from keras_adaptive.models.thumbnet_parts import (
+    check_tap,
+    default_taps,
+    hold_frozen,
+    make_decoder,
+    make_downscaler,
+    picture_shape,
+    ratio_of,
+    with_maps,
+)
 from keras_adaptive.training.thumbnet_losses import (
     feature_mapping,
     moment_matching,
     softened_cross_entropy,
     softened_entropy,
 )
-
-DOWNSCALERS = ("learned", "area_then_learned", *METHODS)
 
 _TERMS = ("classification", "distillation", "feature", "moment")
 
@@ -86,7 +90,7 @@ class ThumbNet(keras.Model):
         self.teacher = teacher
         self.teacher.trainable = False
         for part in (downscaler, student, teacher):
-            _hold_frozen(part)
+            hold_frozen(part)
         self.taps = list(taps)
         self.term_weights = dict(zip(_TERMS, map(float, weights)))
         if not downscaler.trainable_variables:
@@ -97,16 +101,16 @@ class ThumbNet(keras.Model):
         self.normalize_features = normalize_features
         self.moment_second = moment_second
         self.moment_reference = moment_reference
-        self.ratio = _ratio(downscaler)
+        self.ratio = ratio_of(downscaler)
         if moment_reference == "area":
             self.average = Thumbnail(self.ratio, dtype="float32", name="average")
             self.average.build(downscaler.input_shape)
         used = self.taps if self.term_weights["feature"] else []
-        pairs = [_check_tap(name, student, teacher, self.ratio) for name in used]
-        self.student_maps = _with_maps(student, [own for own, _ in pairs])
-        self.teacher_maps = _with_maps(teacher, [other for _, other in pairs])
+        pairs = [check_tap(name, student, teacher, self.ratio) for name in used]
+        self.student_maps = with_maps(student, [own for own, _ in pairs])
+        self.teacher_maps = with_maps(teacher, [other for _, other in pairs])
         self.teacher_maps.trainable = False
-        self.decoders = [_decoder(name, *pair, teacher, self.ratio)
+        self.decoders = [make_decoder(name, *pair, teacher, self.ratio)
                          for name, pair in zip(used, pairs)]
         self.trackers = [keras.metrics.Mean(name=f"{term}_loss") for term in _TERMS
                          if self.term_weights[term]]
@@ -152,11 +156,11 @@ class ThumbNet(keras.Model):
         >>> thumbnet.student.input_shape, thumbnet.taps
         ((None, 16, 16, 3), ['stage3_block1'])
         """
-        height, width, channels = _picture_shape(teacher, input_shape)
+        height, width, channels = picture_shape(teacher, input_shape)
         if initial not in ("teacher", "random"):
             raise ValueError(f"`initial` is 'teacher' or 'random'. Received: initial={initial!r}.")
         if not isinstance(downscaler, keras.Model):
-            downscaler = _make_downscaler(downscaler, ratio, (height, width, channels),
+            downscaler = make_downscaler(downscaler, ratio, (height, width, channels),
                                           hidden_filters, mean, std, precision)
         thumbnail_shape = downscaler.output_shape[1:]
         student = copy_for_size(teacher, thumbnail_shape, precision=precision, name="student",
@@ -165,11 +169,11 @@ class ThumbNet(keras.Model):
         teacher = copy_for_size(teacher, (height, width, channels), precision=precision,
                                 name="teacher")
         if taps is None:
-            taps = _default_taps(student, teacher, _ratio(downscaler))
+            taps = default_taps(student, teacher, ratio_of(downscaler))
             if not taps and kwargs.get("feature_weight", 1.0):
                 raise ValueError(
-                    f"No map of {teacher.name!r} is exactly {_ratio(downscaler)} times that of the "
-                    "student, so that features cannot be compared. Pass `feature_weight=0`, or "
+                    f"No map of {teacher.name!r} is exactly {ratio_of(downscaler)} times that of "
+                    "the student, so that features cannot be compared. Pass `feature_weight=0`, or "
                     "pictures whose sides can be halved more often."
                 )
         return cls(downscaler, student, teacher, taps=taps, **kwargs)
@@ -182,6 +186,28 @@ class ThumbNet(keras.Model):
         pictures = keras.Input(self.downscaler.input_shape[1:], name="pictures")
         return keras.Model(pictures, self.student(self.downscaler(pictures)),
                            name=f"{self.name}_on_pictures")
+
+    def with_teacher_outputs(self, pictures, labels, batch_size=64):
+        """Return labels together with what the teacher says of their pictures.
+
+        `fit(pictures, with_teacher_outputs(pictures, labels))` does not run the teacher again. That
+        is right only where every epoch sees the same pictures: with augmentation, pass the labels
+        alone. Feature maps are kept whole, which takes memory; `feature_weight=0` needs none.
+
+        Args:
+            pictures: array `(pictures, height, width, channels)`, 0 to 255.
+            labels: array, as for `fit`.
+            batch_size: int.
+
+        Returns:
+            Dict of arrays, the labels under `"labels"`.
+        """
+        outputs = keras.tree.flatten(
+            self.teacher_maps.predict(pictures, batch_size=batch_size, verbose=0))
+        return {"labels": labels, **dict(zip(self._teacher_keys(), outputs))}
+
+    def _teacher_keys(self):
+        return ["teacher_logits", *(f"teacher_map{i}" for i in range(len(self.decoders)))]
 
     def call(self, pictures, training=False):
         thumbnails = self.downscaler(pictures, training=training)
@@ -212,6 +238,7 @@ class ThumbNet(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        kept, y = (y, y["labels"]) if isinstance(y, dict) else (None, y)
         if not isinstance(y_pred, dict):
             loss = super().compute_loss(x, y, y_pred, sample_weight, training)
             self._log({"classification": loss - self._penalty()})
@@ -224,7 +251,8 @@ class ThumbNet(keras.Model):
         logged = dict(terms)
         if self.term_weights["distillation"] or self.decoders:
             teacher_logits, *teacher_maps = keras.tree.flatten(
-                self.teacher_maps(x, training=False))
+                [kept[key] for key in self._teacher_keys()] if kept
+                else self.teacher_maps(x, training=False))
         if self.term_weights["distillation"]:
             terms["distillation"] = softened_cross_entropy(
                 teacher_logits, y_pred["logits"], self.temperature)
@@ -255,6 +283,7 @@ class ThumbNet(keras.Model):
                 tracker.update_state(values[term])
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        y = y["labels"] if isinstance(y, dict) else y
         if isinstance(y_pred, dict):
             return super().compute_metrics(x, y, y_pred["logits"], sample_weight)
         logs = super().compute_metrics(x, y, y_pred, sample_weight)
@@ -282,120 +311,3 @@ class ThumbNet(keras.Model):
         for part in ("downscaler", "student", "teacher"):
             config[part] = keras.saving.deserialize_keras_object(config[part], custom_objects)
         return cls(**config)
-
-
-def _hold_frozen(model):
-    """Freeze what frozen layers are made of: a file does not keep it of layers inside layers."""
-    for layer in model.layers:
-        if not layer.trainable:
-            # Keras hands a value on to the inner layers only when it changes.
-            layer.trainable = True
-            layer.trainable = False
-
-
-def _picture_shape(teacher, input_shape):
-    if not isinstance(teacher, keras.Model) or not getattr(teacher, "outputs", None):
-        raise ValueError(
-            "`teacher` is a Functional or Sequential `keras.Model` that is built. "
-            f"Received: {type(teacher).__name__}."
-        )
-    if len(teacher.inputs) != 1 or len(teacher.outputs) != 1 or len(
-            teacher.outputs[0].shape) != 2 or len(teacher.inputs[0].shape) != 4:
-        raise ValueError(
-            "`teacher` has one input, pictures (batch, height, width, channels), and one output "
-            f"(batch, classes). {teacher.name!r} has inputs of the shapes "
-            f"{[tuple(tensor.shape) for tensor in teacher.inputs]} and outputs of the shapes "
-            f"{[tuple(tensor.shape) for tensor in teacher.outputs]}."
-        )
-    shape = tuple(input_shape or teacher.inputs[0].shape[1:])
-    if len(shape) != 3 or None in shape:
-        raise ValueError(
-            f"{teacher.name!r} takes pictures of any size, and a student is made for one. "
-            f"Received: {shape}. Give `input_shape=(height, width, channels)`."
-        )
-    return shape
-
-
-def _make_downscaler(kind, ratio, shape, hidden_filters, mean, std, precision):
-    """Return a Functional model of pictures and thumbnails 0 to 255, around a layer for 0 to 1."""
-    if kind not in DOWNSCALERS:
-        raise ValueError(
-            f"`downscaler` is a model, or one of {list(DOWNSCALERS)}. Received: {kind!r}."
-            f"{did_you_mean(str(kind), DOWNSCALERS)}"
-        )
-    if kind in METHODS:
-        layer = Thumbnail(ratio, kind, dtype="float32", name="downscaler")
-    else:
-        layer = Downscaler(ratio, hidden_filters, shape[-1], mean, std,
-                           area_first=kind == "area_then_learned", dtype=precision,
-                           name="downscaler")
-    pictures = keras.Input(shape, name="pictures")
-    x = keras.layers.Rescaling(1 / 255.0, dtype="float32", name="to_unit")(pictures)
-    thumbnails = keras.layers.Rescaling(255.0, dtype="float32", name="to_pixels")(layer(x))
-    return keras.Model(pictures, thumbnails, name="downscaler")
-
-
-def _ratio(downscaler):
-    before, after = downscaler.input_shape[1:3], downscaler.output_shape[1:3]
-    ratio = before[0] // after[0]
-    if ratio not in (1, 2, 4, 8) or tuple(size * ratio for size in after) != tuple(before):
-        raise ValueError(
-            "A downscaler divides both sides by 1, 2, 4 or 8. "
-            f"{downscaler.name!r} makes {after} of {before}."
-        )
-    return ratio
-
-
-def _default_taps(student, teacher, ratio):
-    """Return a list with the name of the last map that is exactly larger by the ratio."""
-    own, others = _maps(student), _maps(teacher)
-    learning = [i for i, layer in enumerate(student.layers) if layer.trainable_variables]
-    names = [layer.name for layer in student.layers[min(learning, default=0):]]
-    fitting = [name for name in names if name in own and name in others
-               and _fits(own[name], others[name], ratio)]
-    return fitting[-1:]
-
-
-def _maps(model):
-    """Return the tensors of the layers that give one feature map, by the layers' names."""
-    return {name: outputs[0] for name, (inputs, outputs) in tensors_by_layer(model).items()
-            if inputs and len(outputs) == 1 and len(outputs[0].shape) == 4}
-
-
-def _fits(own, other, ratio):
-    return own.shape[3] == other.shape[3] and tuple(
-        ratio * size for size in own.shape[1:3]) == tuple(other.shape[1:3])
-
-
-def _check_tap(name, student, teacher, ratio):
-    """Return the tensors of a tap in student and teacher."""
-    own, others = _maps(student), _maps(teacher)
-    for model, maps in ((student, own), (teacher, others)):
-        if name not in maps:
-            raise ValueError(
-                f"{model.name!r} has no layer {name!r} that is called once and gives a feature map."
-                f"{did_you_mean(name, maps)} `taps` are names of such layers."
-            )
-    if not _fits(own[name], others[name], ratio):
-        raise ValueError(
-            f"Features are compared where the teacher's map is {ratio} times the student's. At "
-            f"{name!r} they are {tuple(others[name].shape)} and {tuple(own[name].shape)}. Choose "
-            "an earlier layer."
-        )
-    return own[name], others[name]
-
-
-def _with_maps(model, maps):
-    return keras.Model(model.input, [model.output, *maps], name=f"{model.name}_with_maps")
-
-
-def _decoder(name, own, other, teacher, ratio):
-    """Return the built decoder of a tap, given the tensors of student and teacher."""
-    graph = flatten(keras.Model(teacher.input, other))
-    (maker,) = [call for call in graph.calls if graph.outputs[0] in call.outputs]
-    decoder = FeatureDecoder(
-        own.shape[-1], ratio, activation_of(maker.operation) is keras.activations.relu,
-        dtype="float32" if own.dtype == "float32" else f"mixed_{own.dtype}",
-        name=f"decoder_{name}")
-    decoder.build(own.shape)
-    return decoder

@@ -176,6 +176,28 @@ def test_losses_add_up_with_their_weights(x):
         features, outputs["features"][0])), rel=1e-4)
 
 
+@pytest.mark.parametrize("feature_weight", [1.0, 0.0])
+def test_kept_outputs_of_the_teacher_replace_its_run(feature_weight, x, monkeypatch):
+    """The same weights after training, and the teacher has not been asked again."""
+    model, other = make(feature_weight=feature_weight), make(feature_weight=feature_weight)
+    other.set_weights(model.get_weights())
+    labels = other.with_teacher_outputs(x, LABELS)
+    assert len(labels) == (3 if feature_weight else 2)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("the teacher ran")
+
+    monkeypatch.setattr(other.teacher_maps, "call", refuse)
+
+    for each, y in ((model, LABELS), (other, labels)):
+        each.compile(keras.optimizers.SGD(0.1))
+        scores = each.fit(x, y, batch_size=8, verbose=0, shuffle=False,
+                          validation_data=(x, y)).history
+    assert "val_accuracy" in scores
+    for own, expected in zip(other.get_weights(), model.get_weights()):
+        assert_allclose(own, expected, atol=1e-4)
+
+
 def test_training_logs_each_loss_and_evaluation_the_student(x):
     model = make()
 
