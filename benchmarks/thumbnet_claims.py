@@ -16,13 +16,13 @@ result here does not refute the paper, whose pictures have 224.
 """
 
 import argparse
-import csv
 import math
 import pathlib
 import statistics
 import time
 
 import keras
+from common import RESULTS, describe, read_rows, save_rows
 from rich.console import Console
 from rich.table import Table
 
@@ -35,7 +35,6 @@ from keras_adaptive.models.resized import copy_for_size
 from keras_adaptive.models.thumbnet import ThumbNet
 from keras_adaptive.training.datasets import load_data, steps_per_epoch, training_pipeline
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "thumbnet_claims.csv"
 TEACHER = "resnet20_cifar10"
 BATCH_SIZE = 64
 PEAK_LEARNING_RATE = 0.05
@@ -172,9 +171,9 @@ def main(argv=None):
     parser.add_argument("--ratio", type=int, choices=(2, 4), default=2)
     parser.add_argument("--arms", default=",".join(ARMS), help="default: all of %(default)s")
     parser.add_argument("--pictures", type=int, default=4500, help="default: %(default)s")
-    parser.add_argument("--epochs", type=int, default=12, help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--output", type=pathlib.Path, default=RESULTS)
+    parser.add_argument("--output", type=pathlib.Path, default=RESULTS / "thumbnet_claims.csv")
     arguments = parser.parse_args(argv)
     unknown = [arm for arm in arguments.arms.split(",") if arm not in ARMS]
     if unknown:
@@ -182,7 +181,7 @@ def main(argv=None):
     data = load_data(arguments.data)
     train = data.train.head(arguments.pictures)
     teacher = zoo.load(TEACHER, pretrained=True)
-    rows = _read(arguments.output)
+    rows = read_rows(arguments.output) if arguments.output.exists() else []
     scale = str(len(train)), str(arguments.epochs)
     if any((row["pictures"], row["epochs"]) != scale for row in rows):
         parser.error(f"{arguments.output} holds runs with other pictures or epochs, which cannot "
@@ -199,29 +198,14 @@ def main(argv=None):
             rows.append({
                 "arm": arm, "ratio": arguments.ratio, "seed": seed, "accuracy": f"{accuracy:.4f}",
                 "macs": exit_macs(thumbnet.on_pictures())[-1], "pictures": len(train),
-                "epochs": arguments.epochs, "seconds": round(time.perf_counter() - start)})
-            _append(arguments.output, rows[-1])
+                "epochs": arguments.epochs, "seconds": round(time.perf_counter() - start),
+                **describe()})
+            save_rows(arguments.output, rows)
             print(f"{arm}, ratio {arguments.ratio}, seed {seed}: {accuracy:.2%}, "
                   f"{rows[-1]['seconds']} s", flush=True)
             keras.utils.clear_session()
             teacher = zoo.load(TEACHER, pretrained=True)
     show(rows, arguments.ratio)
-
-
-def _read(path):
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _append(path, row):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, row, lineterminator="\n")
-        if not file.tell():
-            writer.writeheader()
-        writer.writerow(row)
 
 
 if __name__ == "__main__":

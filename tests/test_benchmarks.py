@@ -11,7 +11,7 @@ import pytest
 from keras_adaptive import ExitOutputs, zoo
 from keras_adaptive.calibrated import CalibratedThresholds
 from keras_adaptive.graph import exit_macs
-from keras_adaptive.models import RANet
+from keras_adaptive.models import RANet, ResNet
 
 BENCHMARKS = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
 NUM_CLASSES = 5
@@ -311,3 +311,48 @@ def test_engine_agreement(load_script, tiny_zoo, data, tmp_path):
 
     assert int(row["other_exits"]) <= int(row["near_a_threshold"])
     assert float(row["largest_difference"]) < 1e-4
+
+
+@pytest.mark.slow
+def test_thumbnet_claims(load_script, data, tmp_path, monkeypatch, capsys):
+    """Each arm learns once per seed, another call does not repeat it, and claims are judged."""
+    script = load_script("thumbnet_claims")
+    teacher = ResNet(8, 4, num_classes=NUM_CLASSES, normalization="cifar10")
+    monkeypatch.setattr(zoo, "load", lambda name, pretrained: teacher)
+    monkeypatch.setattr(script, "BATCH_SIZE", 4)
+    arguments = ["--data", data, "--pictures", 8, "--epochs", 1, "--seeds", 2,
+                 "--arms", "full,honest"]
+
+    rows = _run(script, arguments, tmp_path / "out.csv", ["macs"])
+    again = _run(script, arguments, tmp_path / "out.csv", ["macs"])
+
+    assert rows == again and [row["arm"] for row in rows] == ["full", "honest"] * 2
+    assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
+    assert "it beats the honest control" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        script.main([*map(str, arguments), "--pictures", "12", "--output",
+                     str(tmp_path / "out.csv")])
+
+
+def test_every_arm_can_be_built(load_script):
+    """Students of thumbnails cost a part of the teacher; the small network costs as much."""
+    script = load_script("thumbnet_claims")
+    teacher = ResNet(8, 8, num_classes=NUM_CLASSES, normalization="cifar10")
+
+    macs = {arm: exit_macs(script.make(arm, teacher, 2).on_pictures())[0] for arm in (
+        "honest", "full", "more_layers", "enlarged")}
+
+    assert macs["enlarged"] == exit_macs(teacher)[0]
+    assert macs["honest"] < macs["full"] < macs["more_layers"] < macs["enlarged"]
+
+
+@pytest.mark.parametrize("differences, verdict", [
+    ((0.6, 0.2, 0.5, 0.3, 0.4), "held"), ((-0.6, -0.2, -0.5, -0.3, -0.4), "refuted"),
+    ((0.1, -0.1, 0.0, 0.05, -0.05), "null"), ((2.0, -1.0, 0.5, 0.1, 1.0), "undecided")])
+def test_claims_are_judged_by_their_interval(load_script, differences, verdict):
+    """The first has a mean of 0.4, a standard deviation of 0.158 and a half interval of 0.196."""
+    mean, half, received = load_script("thumbnet_claims").judge(list(differences))
+
+    assert received == verdict
+    if differences[0] == 0.6:
+        assert mean == pytest.approx(0.4) and half == pytest.approx(0.1963, abs=1e-4)
