@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 
+from keras_adaptive import process
 from keras_adaptive.manifest import FORMATS, MANIFEST
 
 # As in `training.recipe`, which is not imported for the help: it brings Keras.
@@ -28,6 +29,8 @@ def main(argv=None):
         int, the exit status.
     """
     arguments = _make_parser().parse_args(argv)
+    if argv is None and arguments.command == "train":  # a process of its own
+        process.restart_for_training(arguments.recipe)
     try:
         if not _is_export(arguments):
             _import_keras()

@@ -5,6 +5,7 @@ import importlib
 import json
 import pathlib
 
+import keras
 import numpy as np
 import pytest
 
@@ -356,3 +357,20 @@ def test_claims_are_judged_by_their_interval(load_script, differences, verdict):
     assert received == verdict
     if differences[0] == 0.6:
         assert mean == pytest.approx(0.4) and half == pytest.approx(0.1963, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_training_speed(load_script, tmp_path):
+    """Each way of training runs in a process of its own, and is told as a ratio to the first."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("it measures TensorFlow")
+    parts = {f"x_{part}": np.zeros((64, 32, 32, 3), "uint8") for part in ("train", "val", "test")}
+    labels = {f"y_{part}": np.arange(64) % 10 for part in ("train", "val", "test")}
+    data = tmp_path / "pictures.npz"
+    np.savez(data, **parts, **labels, class_names=list("abcdefghij"))
+
+    rows = _run(load_script("training_speed"), [
+        "--data", data, "--what", "settings", "--steps", 1, "--repeats", 1],
+        tmp_path / "out.csv", ["pictures_per_second"])
+
+    assert [(row["what"], row["ratio_to_settings"]) for row in rows] == [("settings", "1.0")]
