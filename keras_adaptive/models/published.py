@@ -77,6 +77,12 @@ def _published():
     for name, arguments in _RANET_IMAGENET.items():
         yield name, RANet, {"scales": (1, 2, 3, 4), "growth_factors": (4, 2, 2, 1),
                             "growth_rate": 16, **imagenet, **arguments}
+    for ratio in (2, 4):
+        # For 200 of the classes: the teacher is the network of the recipe `ranet_imagenet`.
+        yield f"thumbnet_r{ratio}_ranet_imagenet", ThumbNetCascade, {
+            "teacher": "ranet_i1_step8_imagenet",
+            "teacher_arguments": {"layers_per_block": 4, "head_filters": 128, "pooling": "global"},
+            "ratio": ratio, "num_classes": 200, "input_shape": (64, 64, 3)}
     for name, (first, further) in _MSDNET_IMAGENET.items():
         yield name, MSDNet, {
             "channels": 32, "growth_rate": 16, "growth_factors": (1, 2, 4, 4), "blocks": 5,
