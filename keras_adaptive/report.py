@@ -27,7 +27,7 @@ from keras_adaptive.evaluation.budgeted import read_budgeted, write_budgeted
 from keras_adaptive.evaluation.operating_points import operating_points, spread, write_points
 from keras_adaptive.plots import plot_gallery, save_figure
 from keras_adaptive.published_results import read_published
-from keras_adaptive.training.datasets import check_labels, load_data
+from keras_adaptive.training.datasets import check_classes, check_labels, load_data
 
 THRESHOLDS_OF_EVALUATION = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # each used at all exits
 GALLERY_THRESHOLD = 0.95  # so high that hard pictures reach the last exit
@@ -72,11 +72,7 @@ def measure(name, data, num_pictures=None, batch_size=256, verbose=0):
     """
     entry = zoo.find_entry(name)
     parts = load_data(data, entry.input_rule["size"][0])
-    if entry.class_names is not None and list(parts.class_names) != entry.class_names:
-        raise ValueError(
-            f"{entry.name!r} tells the classes {_short(entry.class_names)} apart, {data!r} has "
-            f"{_short(parts.class_names)}. Give the data set that the network was trained on."
-        )
+    check_classes(parts, data, entry.name, entry.class_names)
     validation, test = (spread(part, num_pictures).resized(entry.input_rule["size"][0])
                         for part in (parts.validation, parts.test))
     model = zoo.load(entry.name, pretrained=True)
@@ -159,7 +155,3 @@ def _other_networks(entry):
     return {other.name: read_budgeted(other.folder / BUDGETED) for other in others
             if other.name != entry.name and data_set(other) == data_set(entry)
             and (other.folder / BUDGETED).is_file()}
-
-
-def _short(names):
-    return f"{', '.join(names[:3])}, … ({len(names)})" if len(names) > 3 else ", ".join(names)

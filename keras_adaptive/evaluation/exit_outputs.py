@@ -7,6 +7,8 @@ import numpy as np
 
 from keras_adaptive.files import write_whole
 
+MANY_CLASSES = 20  # with more, top-5 accuracy is told beside the accuracy
+
 
 @dataclasses.dataclass(frozen=True)
 class SimulatedExits:
@@ -18,6 +20,8 @@ class SimulatedExits:
         exits: int64 array `(n,)`, from 1.
         accuracy: float, share of right answers.
         exit_shares: tuple of floats, share of pictures that leave at each exit.
+        top5_accuracy: float, share of pictures whose label is among the five likeliest classes;
+            `None` where there are few classes.
     """
 
     class_ids: np.ndarray
@@ -25,6 +29,7 @@ class SimulatedExits:
     exits: np.ndarray
     accuracy: float
     exit_shares: tuple
+    top5_accuracy: float | None = None
 
     def mean_macs(self, exit_macs):
         """Return the mean multiply-adds of a picture, given the cumulative cost of each exit."""
@@ -121,6 +126,23 @@ class ExitOutputs:
         """Return the accuracy of each exit, on all pictures, as a list of floats."""
         return [float(share) for share in self.is_right.mean(axis=1)]
 
+    @functools.cached_property
+    def is_in_top5(self):
+        """bool array `(num_exits, n)`. Whether the label is among the five likeliest classes.
+
+        `None` where there are no more than `MANY_CLASSES`: among few classes it says little.
+        """
+        if self.probabilities.shape[2] <= MANY_CLASSES:
+            return None
+        likeliest = np.argpartition(self.probabilities, -5, axis=-1)[..., -5:]
+        return (likeliest == self.labels[:, None]).any(axis=-1)
+
+    def top5_accuracies(self):
+        """Return the top-5 accuracy of each exit as a list of floats, or `None` for few classes."""
+        if self.is_in_top5 is None:
+            return None
+        return [float(share) for share in self.is_in_top5.mean(axis=1)]
+
     def simulate(self, thresholds):
         """Let every picture leave at the first exit that is sure enough.
 
@@ -154,7 +176,9 @@ class ExitOutputs:
         shares = np.bincount(taken, minlength=self.num_exits) / len(taken)
         return SimulatedExits(class_ids, self.confidences[taken, picture], taken + 1,
                               float((class_ids == self.labels).mean()),
-                              tuple(float(share) for share in shares))
+                              tuple(float(share) for share in shares),
+                              None if self.is_in_top5 is None
+                              else float(self.is_in_top5[taken, picture].mean()))
 
 
 def _softmax(logits):

@@ -28,6 +28,26 @@ def check_labels(split, output_shape):
         )
 
 
+def check_classes(data, source, name, class_names):
+    """Raise a `ValueError` if a data set has other classes than a trained network.
+
+    Args:
+        data: `Data`, as `load_data` gave it for `source`.
+        source: as for `load_data`.
+        name: string. Names the network.
+        class_names: sequence of strings, the network's, or `None` where it has none.
+    """
+    if class_names is not None and list(data.class_names) != list(class_names):
+        raise ValueError(
+            f"{name!r} tells the classes {_short(class_names)} apart, {source!r} has "
+            f"{_short(data.class_names)}. Give the data set that the network was trained on."
+        )
+
+
+def _short(names):
+    return f"{', '.join(names[:3])}, … ({len(names)})" if len(names) > 3 else ", ".join(names)
+
+
 def load_data(source, image_size=None):
     """Load a labelled data set.
 
