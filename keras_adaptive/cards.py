@@ -137,7 +137,9 @@ class _Card:
             rows.insert(4, ("input", "pictures with values 0 to 255, "
                             f"{' x '.join(map(str, rule['size']))} pixels; others are brought to "
                             f"that size: {rule['resize'].replace('_', ' ')}, "
-                            f"{rule['interpolation']} interpolation"))
+                            f"{rule['interpolation']} interpolation"
+                            + (f", {rule['crop']:.4g} of the shorter side" if "crop" in rule
+                               else "")))
         if data_set(entry) in _SOURCES:
             rows.append(("data set", _SOURCES[data_set(entry)]))
         if entry.class_names is not None:

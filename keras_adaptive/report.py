@@ -28,6 +28,7 @@ from keras_adaptive.evaluation.operating_points import operating_points, spread,
 from keras_adaptive.plots import plot_gallery, save_figure
 from keras_adaptive.published_results import read_published
 from keras_adaptive.training.datasets import check_classes, check_labels, load_data
+from keras_adaptive.training.photographs import Photographs
 
 THRESHOLDS_OF_EVALUATION = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # each used at all exits
 GALLERY_THRESHOLD = 0.95  # so high that hard pictures reach the last exit
@@ -42,7 +43,7 @@ class Measured:
         entry: `Entry` of the network.
         data_name: string. Names the data set.
         validation, test: `ExitOutputs` of the two parts.
-        test_pictures: uint8 array `(n, height, width, 3)`, in the order of `test`.
+        test_pictures: uint8 arrays `(height, width, 3)`, in the order of `test`.
         budgeted: list of `BudgetedPoint`, chosen on `validation` and measured on `test`.
     """
 
@@ -50,7 +51,7 @@ class Measured:
     data_name: str
     validation: ExitOutputs
     test: ExitOutputs
-    test_pictures: np.ndarray
+    test_pictures: np.ndarray | Photographs
     budgeted: list
 
 
@@ -78,9 +79,9 @@ def measure(name, data, num_pictures=None, batch_size=256, verbose=0):
     model = zoo.load(entry.name, pretrained=True)
     for part in (validation, test):
         check_labels(part, model.output_shape)
-    fitted, measured = (ExitOutputs.from_model(model, part.x, part.y, batch_size, verbose)
+    fitted, measured = (ExitOutputs.from_model(model, part.pictures, part.y, batch_size, verbose)
                         for part in (validation, test))
-    return Measured(entry, pathlib.Path(data).stem, fitted, measured, test.x,
+    return Measured(entry, pathlib.Path(data).stem, fitted, measured, test.pictures,
                     evaluate_budgeted(fitted, measured, entry.exit_macs, smooth=True))
 
 

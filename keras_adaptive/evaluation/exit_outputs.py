@@ -87,11 +87,15 @@ class ExitOutputs:
 
         Args:
             model: `MultiExitModel`, or a Functional model whose outputs are logits.
-            x: array of pictures.
-            y: int array of labels.
+            x: array of pictures, or `Photographs`.
+            y: int array of labels. Not read for `Photographs`, which know theirs.
             batch_size: int.
             verbose: as in `keras.Model.predict`.
         """
+        if hasattr(x, "batches"):  # files that are read batch by batch
+            logits, y = _run_batches(model, x.batches(batch_size))
+            x.warn_of_bad_files()
+            return cls(np.stack([_softmax(values) for values in logits]), y)
         logits = model.predict(x, batch_size=batch_size, verbose=verbose)
         logits = logits if isinstance(logits, (list, tuple)) else [logits]
         return cls(np.stack([_softmax(values) for values in logits]), np.asarray(y))
@@ -179,6 +183,16 @@ class ExitOutputs:
                               tuple(float(share) for share in shares),
                               None if self.is_in_top5 is None
                               else float(self.is_in_top5[taken, picture].mean()))
+
+
+def _run_batches(model, batches):
+    """Return the logits of each exit, a list of arrays, and the labels of all pictures."""
+    answers, labels = [], []
+    for pictures, truth in batches:
+        given = model.predict_on_batch(pictures)
+        answers.append(given if isinstance(given, (list, tuple)) else [given])
+        labels.append(truth)
+    return [np.concatenate(parts) for parts in zip(*answers)], np.concatenate(labels)
 
 
 def _softmax(logits):

@@ -28,7 +28,7 @@ def evaluate(model, split, thresholds=(0.8,), batch_size=256, verbose=0):
 
     Args:
         model: as in `ExitOutputs.from_model`.
-        split: `Split` of a test part.
+        split: `Split` or `Photographs` of a test part.
         thresholds, batch_size, verbose: see `operating_points` and `ExitOutputs.from_model`.
 
     Returns:
@@ -36,7 +36,7 @@ def evaluate(model, split, thresholds=(0.8,), batch_size=256, verbose=0):
     """
     from keras_adaptive.graph import exit_macs  # which needs Keras; the other functions do not
 
-    outputs = ExitOutputs.from_model(model, split.x, split.y, batch_size, verbose)
+    outputs = ExitOutputs.from_model(model, split.pictures, split.y, batch_size, verbose)
     return operating_points(outputs, exit_macs(model), thresholds)
 
 
@@ -44,7 +44,7 @@ def spread(split, num_pictures):
     """Return pictures evenly spread over a split, so that a part of a sorted one has all classes.
 
     Args:
-        split: `Split`.
+        split: `Split` or `Photographs`.
         num_pictures: int, or None for all. No more than there are.
     """
     if num_pictures is None or num_pictures >= len(split):
