@@ -201,7 +201,7 @@ def test_the_rule_is_read_from_a_model_record():
 @pytest.mark.parametrize(
     "record, message",
     [
-        ({"size": [8, 8], "crop": 0.9}, r"Received also: \['crop'\]"),
+        ({"size": [8, 8], "shrink": 0.9}, r"Received also: \['shrink'\]"),
         ({}, "height and width in pixels"),
         ({"size": [8]}, "height and width in pixels"),
         ({"size": [8, 0]}, "height and width in pixels"),

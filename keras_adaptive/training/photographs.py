@@ -109,11 +109,13 @@ class Photographs:
                 self._bad.note(error.reasons)
         raise UnreadablePicturesError(reasons, len(self))
 
-    def batches(self, batch_size):
+    def batches(self, batch_size, repeat=False):
         """Return a grain pipeline of all photographs in order, for evaluation.
 
         Args:
-            batch_size: int. The last batch may be smaller.
+            batch_size: int. The first batch may be smaller: Keras looks at the beginning for what
+                sizes there are.
+            repeat: bool. Whether it begins anew after the last batch, without end.
 
         Returns:
             `grain.IterDataset` of `(pictures, labels)`.
@@ -123,8 +125,19 @@ class Photographs:
         """
         grain = import_grain()
         rule = self._rule()
-        files = grain.MapDataset.range(len(self)).map(lambda position: self.read(position, rule))
-        return files.to_iter_dataset(_read_options(grain, batch_size)).batch(batch_size)
+        first = len(self) % batch_size or batch_size
+
+        def load(number):
+            stop = first + number * batch_size
+            rows = range(max(stop - batch_size, 0), stop)
+            pictures, labels = zip(*(self.read(row, rule) for row in rows))
+            return np.stack(pictures), np.array(labels)
+
+        batches = grain.MapDataset.range(-(-len(self) // batch_size)).map(load)
+        # A thread reads a whole batch.
+        threads = os.cpu_count() or 1
+        return (batches.repeat() if repeat else batches).to_iter_dataset(
+            grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1))
 
     def warn_of_bad_files(self):
         """Warn of the files that could not be read so far, if there are any, with their names."""
@@ -228,11 +241,9 @@ def photograph_pipeline(photographs, batch_size, epochs, seed, first_epoch=0, au
     order = grain.MapDataset.range(len(photographs)).seed(seed).shuffle().repeat(epochs)
     # Cut after the random part, whose numbers depend on the place in the whole run.
     files = order.random_map(load).slice(slice(first_epoch * in_epoch, epochs * in_epoch))
-    pictures = files.to_iter_dataset(_read_options(grain, batch_size))
-    return pictures.batch(batch_size, drop_remainder=True).map(finish)
-
-
-def _read_options(grain, batch_size):
     # pillow decodes and scales without Python's lock, so threads are enough. The buffer holds
     # pictures: two batches, whatever their size.
-    return grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=2 * batch_size)
+    pictures = files.to_iter_dataset(grain.ReadOptions(
+        num_threads=os.cpu_count() or 1, prefetch_buffer_size=2 * batch_size))
+    return pictures.batch(batch_size, drop_remainder=True).map(finish)
+

@@ -244,7 +244,9 @@ class Recipe:
         train, validation = data.train.resized(size), data.validation.resized(size)
         if isinstance(train, Photographs):
             pipeline = photograph_pipeline
-            checked = {"validation_data": validation.batches(VALIDATION_BATCH_SIZE)}
+            # Keras does not know where such a pipeline ends: it counts the steps.
+            checked = {"validation_data": validation.batches(VALIDATION_BATCH_SIZE, repeat=True),
+                       "validation_steps": -(-len(validation) // VALIDATION_BATCH_SIZE)}
         else:
             pipeline = training_pipeline
             checked = {"validation_data": (validation.x, validation.y),

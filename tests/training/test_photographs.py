@@ -175,7 +175,7 @@ def test_a_disk_that_is_gone_is_an_error(data):
 def test_a_recipe_trains_on_the_tree(tree, content, tmp_path):
     """To the end, beside a damaged file; the predictor will cut pictures as validation did."""
     pytest.importorskip("grain")
-    phases = [{"epochs": 1, "image_size": 20}]
+    phases = [{"epochs": 2, "image_size": 20}]
     recipe = Recipe.from_dict("test", {
         **content, "model": {**content["model"], "num_classes": 2, "normalization": "imagenet"},
         "training": {**content["training"], "batch_size": 4, "phases": phases,
@@ -184,12 +184,23 @@ def test_a_recipe_trains_on_the_tree(tree, content, tmp_path):
     with open(data.train.x[3], "r+b") as file:
         file.truncate(300)
 
-    with pytest.warns(UserWarning, match="1 of 13 files cannot be read"):
+    with pytest.warns(UserWarning, match="1 of 13 files cannot be read") as caught:
         model = train(recipe, data, tmp_path / "run", verbose=0)
 
+    assert not [warning for warning in caught if "ran out of data" in str(warning.message)]
     assert model.class_names == list(CLASSES)
     assert model.input_rule == {"resize": "shorter_side_then_centre_crop", "size": [20, 20],
                                 "interpolation": "bilinear", "crop": 0.875}
+
+
+def test_every_validation_sees_every_photograph_once(data):
+    """Repeated without end, the pipeline begins anew with its first, smaller batch."""
+    pytest.importorskip("grain")
+    batches = iter(data.test.batches(4, repeat=True))
+
+    labels = [next(batches)[1].tolist() for _ in range(4)]
+
+    assert labels == [[0, 0], [0, 1, 1, 1]] * 2
 
 
 def test_evaluation_reads_photographs_batch_by_batch(data, tiny_arguments):
