@@ -47,7 +47,7 @@ def train_heads(model, data, epochs, batch_size, seed=0):
                   distillation=LastExitDistillation(0.5, 0.5, 2.0))
     model.fit(training_pipeline(data.train, batch_size, epochs, seed), epochs=epochs,
               steps_per_epoch=steps, validation_data=(data.validation.x, data.validation.y),
-              validation_batch_size=250, verbose=2)
+              validation_batch_size=250, shuffle=False, verbose=2)
 
 
 def curve(model, data):

@@ -321,6 +321,9 @@ class _Reader:
                 self._fail("input, rule", f"null or an object with keys of {_RULE_KEYS}", rule)
             if len(self._sizes("input, rule, size", rule.get("size"))) != 2:
                 self._fail("input, rule, size", "height and width", rule["size"])
+            crop = rule.get("crop", 1.0)
+            if type(crop) not in (int, float) or not 0 < crop <= 1:
+                self._fail("input, rule, crop", "a share above 0 and at most 1", crop)
         return InputRecord(shape, self._dtype("input, dtype", record["dtype"]), "NHWC", (0, 255),
                            rule)
 

@@ -15,7 +15,8 @@ from keras_adaptive.training.optimizers import PenalizedSGD
 from keras_adaptive.training.photographs import Photographs, photograph_pipeline
 from keras_adaptive.training.schedules import CosineCycles
 
-VALIDATION_BATCH_SIZE = 250
+# With it the validation parts of CIFAR-10 and ImageNet leave remainders that 8 devices can share.
+VALIDATION_BATCH_SIZE = 256
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
