@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_adaptive import zoo
 from keras_adaptive.calibrated import THRESHOLDS, CalibratedThresholds
+from keras_adaptive.content import DEMO_MODEL
 from keras_adaptive.files import write_whole
 from keras_adaptive.inference.engines import ENGINES
 from keras_adaptive.timing import describe_machine
@@ -34,7 +35,7 @@ def make_parser(description, engines=None, batch_sizes=None, repeats=None):
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=zoo.DEFAULT_MODEL, help="name in the zoo")
+    parser.add_argument("--model", default=DEMO_MODEL, help="name in the zoo")
     parser.add_argument("--data", default="cifar10", help="cifar10, cifar100 or an .npz file")
     if engines is not None:
         parser.add_argument("--engine", nargs="+", choices=ENGINES, default=engines,

@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 
+from keras_adaptive import recipes
 from keras_adaptive.calibrated import THRESHOLDS, CalibratedThresholds
 from keras_adaptive.entries import RECORD, Entry
 from keras_adaptive.evaluation.budgeted import read_budgeted
@@ -23,11 +24,27 @@ ACCURACY, EXITS, GALLERY = "accuracy.png", "exits.png", "gallery.png"
 _MAX_ROWS = 10
 # Names of data sets on the Hugging Face Hub.
 _HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100",
-        "imagenet": "ILSVRC/imagenet-1k"}
+        "imagenet": "ILSVRC/imagenet-1k", "tiny_imagenet": "zh-plus/tiny-imagenet"}
+# What else is to be said of the pictures that a network was trained on.
+_IMAGENET_TERMS = (
+    "The pictures are their owners'; ImageNet gives them to researchers for non-commercial "
+    "research and education, see <https://image-net.org/download>")
+_SOURCES = {
+    "imagenet": f"ImageNet (ILSVRC 2012), Russakovsky et al., 2015. {_IMAGENET_TERMS}",
+    "tiny_imagenet": "Tiny ImageNet, made for the course CS231n at Stanford: pictures of 200 of "
+                     "ImageNet's 1000 classes, 64 x 64 pixels. Its labelled validation pictures "
+                     "are the test part here; a part of its training pictures is the validation "
+                     f"part. {_IMAGENET_TERMS}",
+}
 
 
 def data_set(entry):
-    """Return the data set of an entry's configuration, such as `"cifar10"`."""
+    """Return the data set that an entry was trained on, such as `"cifar10"`.
+
+    It is the recipe's where the package has it; else that of the configuration.
+    """
+    if entry.recipe in recipes.list_recipes():
+        return recipes.load(entry.recipe).data["name"]
     return entry.configuration.rsplit("_", 1)[1]
 
 
@@ -120,7 +137,11 @@ class _Card:
             rows.insert(4, ("input", "pictures with values 0 to 255, "
                             f"{' x '.join(map(str, rule['size']))} pixels; others are brought to "
                             f"that size: {rule['resize'].replace('_', ' ')}, "
-                            f"{rule['interpolation']} interpolation"))
+                            f"{rule['interpolation']} interpolation"
+                            + (f", {rule['crop']:.4g} of the shorter side" if "crop" in rule
+                               else "")))
+        if data_set(entry) in _SOURCES:
+            rows.append(("data set", _SOURCES[data_set(entry)]))
         if entry.class_names is not None:
             rows.append((f"{len(entry.class_names)} classes", ", ".join(entry.class_names)))
         return "\n\n".join([
@@ -136,19 +157,18 @@ class _Card:
         ])
 
     def exits(self):
+        top5 = ["top-5 accuracy"] if self.exit_points[0].top5_accuracy is not None else []
         exits = _table(
-            ("exit", "multiply-adds", "share of the full cost", "accuracy"),
-            [(p.exit, _macs(p.mean_macs), f"{p.cost_share:.1%}", f"{p.accuracy:.2%}")
-             for p in self.exit_points])
+            ("exit", "multiply-adds", "share of the full cost", "accuracy", *top5),
+            [(p.exit, *_cost_and_accuracy(p)) for p in self.exit_points])
         parts = ["## Accuracy and cost", "On the test part, if all pictures stop at the same exit:",
                  exits]
         adaptive = [p for p in self.points if p.exit is None]
         if adaptive:
             parts += ["If each stops at the first exit whose confidence reaches one threshold:",
                       _table(("threshold", "mean multiply-adds", "share of the full cost",
-                              "accuracy"),
-                             [(f"{p.threshold:g}", _macs(p.mean_macs), f"{p.cost_share:.1%}",
-                               f"{p.accuracy:.2%}") for p in adaptive])]
+                              "accuracy", *top5),
+                             [(f"{p.threshold:g}", *_cost_and_accuracy(p)) for p in adaptive])]
         return "\n\n".join([*parts, *self._figure(ACCURACY, "Accuracy against multiply-adds")])
 
     def budgets(self):
@@ -349,6 +369,11 @@ def _table(headings, rows, align="-:"):
 
     return "\n".join(f"| {' | '.join(map(cell, line))} |"
                      for line in (headings, [align] * len(headings), *rows))
+
+
+def _cost_and_accuracy(point):
+    top5 = [] if point.top5_accuracy is None else [f"{point.top5_accuracy:.2%}"]
+    return _macs(point.mean_macs), f"{point.cost_share:.1%}", f"{point.accuracy:.2%}", *top5
 
 
 def _macs(macs):

@@ -13,6 +13,7 @@ import sys
 import tempfile
 
 from keras_adaptive import process
+from keras_adaptive.content import DEFAULT_MODEL, DEMO_MODEL
 from keras_adaptive.manifest import FORMATS, MANIFEST
 
 # As in `training.recipe`, which is not imported for the help: it brings Keras.
@@ -107,14 +108,16 @@ def _evaluate(arguments):
     from keras_adaptive.curves import plot_accuracy
     from keras_adaptive.evaluation.operating_points import evaluate, spread, write_points
     from keras_adaptive.plots import check_figure_path, save_figure
-    from keras_adaptive.training.datasets import check_labels, load_data
+    from keras_adaptive.training.datasets import check_classes, check_labels, load_data
 
     if arguments.plot:
         check_figure_path(arguments.plot)
-    model = zoo.load(arguments.model or zoo.DEFAULT_MODEL, pretrained=True)
+    model = zoo.load(arguments.model, pretrained=True)
     with contextlib.redirect_stdout(sys.stderr):  # Keras reports downloads and progress there
         size = model.input_shape[1]
-        test = spread(load_data(arguments.data, size).test, arguments.num_pictures).resized(size)
+        data = load_data(arguments.data, size)
+        check_classes(data, arguments.data, model.name, model.class_names)
+        test = spread(data.test, arguments.num_pictures).resized(size)
         check_labels(test, model.output_shape)
         points = evaluate(model, test, arguments.threshold, arguments.batch_size, verbose=1)
     _print(_points_table(points, model.name, len(test)))
@@ -128,14 +131,13 @@ def _evaluate(arguments):
 
 
 def _plot(arguments):
-    from keras_adaptive import zoo
     from keras_adaptive.plots import check_figure_path
     from keras_adaptive.report import measure, write_plots
 
     check_figure_path("accuracy.png")
     with contextlib.redirect_stdout(sys.stderr):
-        measured = measure(arguments.model or zoo.DEFAULT_MODEL, arguments.data,
-                           arguments.num_pictures, arguments.batch_size, verbose=1)
+        measured = measure(arguments.model, arguments.data, arguments.num_pictures,
+                           arguments.batch_size, verbose=1)
     write_plots(measured, arguments.output)
     print(f"Figures and budgeted.csv: {os.path.abspath(arguments.output)}")
 
@@ -187,7 +189,7 @@ def _write_text(path, text):
 def _list(arguments):
     from keras_adaptive import recipes, zoo
 
-    _print(_models_table(zoo.list_models(), zoo.DEFAULT_MODEL))
+    _print(_models_table(zoo.list_models(), DEFAULT_MODEL))
     _print(_recipes_table(recipes.load(name) for name in recipes.list_recipes()))
 
 
@@ -212,14 +214,16 @@ def _points_table(points, model_name, num_pictures):
 
     table = Table(title=f"{model_name} on {num_pictures} test pictures")
     table.add_column("pictures stop")
-    for heading in ("accuracy", "mean multiply-adds", "share of the full cost",
-                    "share stopping at each exit"):
+    has_top5 = points[0].top5_accuracy is not None
+    for heading in ("accuracy", *["top-5 accuracy"] * has_top5, "mean multiply-adds",
+                    "share of the full cost", "share stopping at each exit"):
         table.add_column(heading, justify="right")
     for point in points:
         shares = " ".join(f"{share:.0%}" for share in point.exit_shares)
         table.add_row(
             f"at exit {point.exit}" if point.exit else f"at confidence {point.threshold:g}",
-            f"{point.accuracy:.2%}", f"{point.mean_macs / 1e6:.2f} M", f"{point.cost_share:.1%}",
+            f"{point.accuracy:.2%}", *([f"{point.top5_accuracy:.2%}"] if has_top5 else []),
+            f"{point.mean_macs / 1e6:.2f} M", f"{point.cost_share:.1%}",
             "" if point.exit else shares)
     return table
 
@@ -289,7 +293,7 @@ def _make_parser():
                          help="pictures (PNG, JPEG, WebP and more), or folders of them")
     predict.add_argument("--model", metavar="NAME", default=None,
                          help="a name that `keras-adaptive list` shows, or a folder that `export` "
-                              "wrote, which needs no Keras [default: ranet_cifar10]")
+                              f"wrote, which needs no Keras [default: {DEFAULT_MODEL}]")
     _add_threshold(predict, None, "0.8, or what was exported")
     _add_batch_size(predict, 64)
     predict.add_argument("--json", action="store_true",
@@ -417,8 +421,9 @@ def _add_command(commands, name, run, description, examples):
 
 
 def _add_model(command):
-    command.add_argument("--model", metavar="NAME", default=None,
-                         help="a name that `keras-adaptive list` shows [default: ranet_cifar10]")
+    # Not the predictor's default: the pictures of this one are there, or Keras downloads them.
+    command.add_argument("--model", metavar="NAME", default=DEMO_MODEL,
+                         help=f"a name that `keras-adaptive list` shows [default: {DEMO_MODEL}]")
 
 
 def _add_threshold(command, default, shown):

@@ -2,6 +2,10 @@
 
 import pathlib
 
+DEFAULT_MODEL = "ranet_cifar10"  # of the predictor, and of commands that take any model
+# The pictures of the demonstration are of CIFAR-10's classes.
+DEMO_MODEL = "ranet_cifar10"
+
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 
 

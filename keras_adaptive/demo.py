@@ -7,6 +7,7 @@ import statistics
 import numpy as np
 from PIL import Image
 
+from keras_adaptive.content import DEMO_MODEL
 from keras_adaptive.inference.prediction import Prediction
 from keras_adaptive.inference.predictor import EarlyExitPredictor
 from keras_adaptive.plots import plot_pictures, save_figure
@@ -75,7 +76,7 @@ class Demo:
         save_figure(plot_pictures(self.pictures, self.prediction, self.true_labels), path)
 
 
-def run_demo(model=None, threshold=0.8, repeats=20):
+def run_demo(model=DEMO_MODEL, threshold=0.8, repeats=20):
     """Classify the pictures that come with the package, and time it.
 
     Args:

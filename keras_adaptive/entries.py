@@ -6,7 +6,7 @@ import math
 import pathlib
 import re
 
-from keras_adaptive import models
+from keras_adaptive import models, weight_files
 from keras_adaptive.files import sha256, write_whole
 from keras_adaptive.graph import exit_macs
 from keras_adaptive.names import check_keys
@@ -14,6 +14,10 @@ from keras_adaptive.weights import read_weights, write_weights
 
 RECORD = "model.json"
 WEIGHTS = "weights.h5"
+
+# Names of data sets for people, and the number of their classes.
+_TITLES = {"cifar10": ("CIFAR-10", 10), "cifar100": ("CIFAR-100", 100),
+           "imagenet": ("ImageNet", 1000)}
 
 _WEIGHTS_KEYS = ("file", "sha256", "size_bytes", "dtype")
 
@@ -88,6 +92,22 @@ class Entry:
         """string. The name of the entry's folder."""
         return self.folder.name
 
+    @property
+    def num_classes(self):
+        """int. Number of classes that the weights tell apart."""
+        _, published = models.PUBLISHED[self.configuration]
+        return {**published, **self.arguments}["num_classes"]
+
+    def describe(self):
+        """Return in one line what the weights are: classes, and accuracy at the last exit."""
+        title, number = _TITLES[self.configuration.rsplit("_", 1)[1]]
+        of = f" of the {number}" if self.num_classes < number else ""
+        measured = "".join(
+            f", {name} {self.figures[key][-1]:.1%} at the last exit"
+            for name, key in (("top-1", "test_accuracy"), ("top-5", "test_top5_accuracy"))
+            if self.figures.get(key))
+        return f"{self.name}: weights for {self.num_classes}{of} {title} classes{measured}"
+
     def build(self, arguments):
         """Return the network with fresh weights.
 
@@ -103,14 +123,19 @@ class Entry:
         """Return the network with the entry's weights.
 
         Args:
-            arguments: dict, as in `build`.
+            arguments: dict, as in `build`. With another `num_classes` the exits stay fresh, and
+                the model has no `class_names`.
 
         Raises:
-            WeightsError: If the weights are damaged, or do not fit the arguments.
+            WeightsError: If the weights are not there, are damaged, or do not fit the arguments.
         """
         model = self.build(arguments)
-        read_weights(model, self.folder / self.weights["file"], self.weights["sha256"],
-                     self.weights["size_bytes"])
+        is_whole = arguments.get("num_classes", self.num_classes) == self.num_classes
+        path = weight_files.find(self.folder / self.weights["file"], self.weights["sha256"])
+        read_weights(model, path, self.weights["sha256"], self.weights["size_bytes"],
+                     fresh=() if is_whole else model.output_names)
+        if not is_whole:
+            return model
         model.class_names = self.class_names
         # With the same weights, only another picture size changes the cost.
         if list(model.input_shape[1:3]) == self.input_rule["size"]:
@@ -167,12 +192,13 @@ def write(model, folder, recipe, figures, dtype, license):
 
 
 def _check_figures(model, figures):
-    accuracy = figures.get("test_accuracy")
-    if accuracy is not None and len(accuracy) != model.num_exits:
-        raise ValueError(
-            f"`figures['test_accuracy']` has a share per exit: {model.num_exits} for "
-            f"{model.name!r}. Received {len(accuracy)}: {accuracy}."
-        )
+    for key in ("test_accuracy", "test_top5_accuracy"):
+        accuracy = figures.get(key)
+        if accuracy is not None and len(accuracy) != model.num_exits:
+            raise ValueError(
+                f"`figures[{key!r}]` has a share per exit: {model.num_exits} for "
+                f"{model.name!r}. Received {len(accuracy)}: {accuracy}."
+            )
     try:
         json.dumps(figures, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -34,7 +34,7 @@ _STAGE_NAME = r"stage\d+(\.(onnx|xml|bin|tflite))?"
 _MAX_BYTES = 2**24  # of the manifest itself
 _MAX_VALUES = 2**27  # of one picture's tensor: nothing is made room for because a file says so
 _DTYPES = ("bfloat16", "bool", "float16", "float32", "float64", "int32", "int64", "uint8")
-_RULE_KEYS = ("size", "resize", "interpolation")
+_RULE_KEYS = ("size", "resize", "interpolation", "crop")
 _SOURCE_KEYS = ("title", "paper", "license", "weights_sha256")
 
 
@@ -321,6 +321,9 @@ class _Reader:
                 self._fail("input, rule", f"null or an object with keys of {_RULE_KEYS}", rule)
             if len(self._sizes("input, rule, size", rule.get("size"))) != 2:
                 self._fail("input, rule, size", "height and width", rule["size"])
+            crop = rule.get("crop", 1.0)
+            if type(crop) not in (int, float) or not 0 < crop <= 1:
+                self._fail("input, rule, crop", "a share above 0 and at most 1", crop)
         return InputRecord(shape, self._dtype("input, dtype", record["dtype"]), "NHWC", (0, 255),
                            rule)
 

@@ -46,21 +46,23 @@ class UnreadablePicturesError(ValueError):
 class InputRule:
     """How a picture of any size becomes an input of the network.
 
-    The shorter side is scaled to the size asked for and the centre is cut out, in one antialiased
-    step. Pictures lie upright as their EXIF data say, and what is transparent becomes white.
+    The shorter side, or the share `crop` of it, is scaled to the size asked for and the centre is
+    cut out, in one antialiased step. Pictures lie upright as their EXIF data say, and what is
+    transparent becomes white.
     """
 
     size: tuple  # height and width, or None: files keep their size
     num_channels: int  # 1 (grey) or 3 (RGB)
     interpolation: str = "bicubic"
+    crop: float = 1.0
 
     @classmethod
     def from_dict(cls, record, num_channels):
         """Read the `input_rule` that a model carries.
 
         Args:
-            record: dict with `size` and, if they differ from the defaults, `resize` and
-                `interpolation`.
+            record: dict with `size` and, if they differ from the defaults, `resize`,
+                `interpolation` and `crop`.
             num_channels: int. Channels of the model's input.
 
         Raises:
@@ -70,9 +72,10 @@ class InputRule:
         size = record.pop("size", None)
         resize = record.pop("resize", _RESIZE)
         interpolation = record.pop("interpolation", cls.interpolation)
+        crop = record.pop("crop", cls.crop)
         if record:
             raise ValueError(
-                "`input_rule` has the keys size, resize and interpolation. "
+                "`input_rule` has the keys size, resize, interpolation and crop. "
                 f"Received also: {sorted(record)}."
             )
         if size is None or len(size) != 2 or min(size) < 1:
@@ -87,16 +90,21 @@ class InputRule:
                 f"`input_rule['interpolation']` is one of {sorted(INTERPOLATIONS)}. "
                 f"Received: {interpolation!r}."
             )
-        return cls((int(size[0]), int(size[1])), num_channels, interpolation)
+        if isinstance(crop, bool) or not isinstance(crop, (int, float)) or not 0 < crop <= 1:
+            raise ValueError(
+                "`input_rule['crop']` is a share of the shorter side, above 0 and at most 1. "
+                f"Received: {crop!r}."
+            )
+        return cls((int(size[0]), int(size[1])), num_channels, interpolation, crop)
 
     def apply(self, picture):
         """Return a `PIL.Image.Image` as a uint8 array `(height, width, num_channels)`."""
-        picture = ImageOps.exif_transpose(picture)
-        picture = _opaque(_eight_bits(picture)).convert("L" if self.num_channels == 1 else "RGB")
+        picture = upright(picture, self.num_channels)
         if self.size is not None:
             height, width = self.size
             picture = picture.resize(
-                (width, height), INTERPOLATIONS[self.interpolation], _centre(picture, self.size)
+                (width, height), INTERPOLATIONS[self.interpolation],
+                _centre(picture, self.size, self.crop)
             )
         return np.asarray(picture, np.uint8).reshape(picture.height, picture.width, -1)
 
@@ -105,9 +113,15 @@ class _UnsupportedPixelsError(ValueError):
     """Raised when a picture is whole, but nothing says which of its values are black and white."""
 
 
-def _centre(picture, size):
-    """Return the largest centred box of the picture that has the shape of `size`."""
-    scale = min(picture.height / size[0], picture.width / size[1])
+def upright(picture, num_channels=3):
+    """Return a pillow picture as it is to be seen: upright, opaque, grey or RGB."""
+    picture = ImageOps.exif_transpose(picture)
+    return _opaque(_eight_bits(picture)).convert("L" if num_channels == 1 else "RGB")
+
+
+def _centre(picture, size, crop):
+    """Return the share `crop` of the largest centred box that has the shape of `size`."""
+    scale = crop * min(picture.height / size[0], picture.width / size[1])
     height, width = size[0] * scale, size[1] * scale
     left, top = (picture.width - width) / 2, (picture.height - height) / 2
     return left, top, left + width, top + height
@@ -138,7 +152,7 @@ def read_picture(path, rule):
 
     Args:
         path: str or path-like. Any format that pillow reads; of an animation the first frame.
-        rule: `InputRule`.
+        rule: `InputRule`, or another object whose `apply` makes an array of a pillow picture.
 
     Returns:
         uint8 array `(height, width, num_channels)`.

@@ -27,7 +27,8 @@ from keras_adaptive.evaluation.budgeted import read_budgeted, write_budgeted
 from keras_adaptive.evaluation.operating_points import operating_points, spread, write_points
 from keras_adaptive.plots import plot_gallery, save_figure
 from keras_adaptive.published_results import read_published
-from keras_adaptive.training.datasets import check_labels, load_data
+from keras_adaptive.training.datasets import check_classes, check_labels, load_data
+from keras_adaptive.training.photographs import Photographs
 
 THRESHOLDS_OF_EVALUATION = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # each used at all exits
 GALLERY_THRESHOLD = 0.95  # so high that hard pictures reach the last exit
@@ -42,7 +43,7 @@ class Measured:
         entry: `Entry` of the network.
         data_name: string. Names the data set.
         validation, test: `ExitOutputs` of the two parts.
-        test_pictures: uint8 array `(n, height, width, 3)`, in the order of `test`.
+        test_pictures: uint8 arrays `(height, width, 3)`, in the order of `test`.
         budgeted: list of `BudgetedPoint`, chosen on `validation` and measured on `test`.
     """
 
@@ -50,7 +51,7 @@ class Measured:
     data_name: str
     validation: ExitOutputs
     test: ExitOutputs
-    test_pictures: np.ndarray
+    test_pictures: np.ndarray | Photographs
     budgeted: list
 
 
@@ -72,19 +73,15 @@ def measure(name, data, num_pictures=None, batch_size=256, verbose=0):
     """
     entry = zoo.find_entry(name)
     parts = load_data(data, entry.input_rule["size"][0])
-    if entry.class_names is not None and list(parts.class_names) != entry.class_names:
-        raise ValueError(
-            f"{entry.name!r} tells the classes {_short(entry.class_names)} apart, {data!r} has "
-            f"{_short(parts.class_names)}. Give the data set that the network was trained on."
-        )
+    check_classes(parts, data, entry.name, entry.class_names)
     validation, test = (spread(part, num_pictures).resized(entry.input_rule["size"][0])
                         for part in (parts.validation, parts.test))
     model = zoo.load(entry.name, pretrained=True)
     for part in (validation, test):
         check_labels(part, model.output_shape)
-    fitted, measured = (ExitOutputs.from_model(model, part.x, part.y, batch_size, verbose)
+    fitted, measured = (ExitOutputs.from_model(model, part.pictures, part.y, batch_size, verbose)
                         for part in (validation, test))
-    return Measured(entry, pathlib.Path(data).stem, fitted, measured, test.x,
+    return Measured(entry, pathlib.Path(data).stem, fitted, measured, test.pictures,
                     evaluate_budgeted(fitted, measured, entry.exit_macs, smooth=True))
 
 
@@ -159,7 +156,3 @@ def _other_networks(entry):
     return {other.name: read_budgeted(other.folder / BUDGETED) for other in others
             if other.name != entry.name and data_set(other) == data_set(entry)
             and (other.folder / BUDGETED).is_file()}
-
-
-def _short(names):
-    return f"{', '.join(names[:3])}, … ({len(names)})" if len(names) > 3 else ", ".join(names)

@@ -6,6 +6,7 @@ size, its sha256, the names and kinds of everything in it, the declared shapes. 
 
 import hashlib
 import io
+import math
 import pathlib
 
 import h5py
@@ -17,6 +18,7 @@ from keras_adaptive.files import write_whole
 DTYPES = ("float32", "float16")
 
 _MOST_PROBLEMS_SHOWN = 12
+_BYTES_BESIDE_VALUES = 4096  # of HDF5, for one variable: more than any needs
 
 
 class WeightsError(ValueError):
@@ -60,14 +62,23 @@ def write_weights(model, path, dtype="float32"):
     write_whole(path, fill)
 
 
-def read_weights(model, path, sha256, size_bytes):
+def most_bytes(model):
+    """Return the size that no file of a model's weights exceeds."""
+    return sum(4 * math.prod(weight.shape) + _BYTES_BESIDE_VALUES
+               for weight in model.weights) + _BYTES_BESIDE_VALUES
+
+
+def read_weights(model, path, sha256=None, size_bytes=None, fresh=()):
     """Give a model the weights of a file, all of them or, after an error, none.
 
     Args:
         model: built `keras.Model`.
         path: path of a file written by `write_weights`.
-        sha256: string. Expected digest of the file, 64 hexadecimal digits.
-        size_bytes: int. Expected size of the file.
+        sha256: string or `None`. Expected digest of the file, 64 hexadecimal digits; `None` for a
+            file that no record vouches for.
+        size_bytes: int or `None`. Expected size of the file; `None` for any up to `most_bytes`.
+        fresh: sequence of strings. Names of layers that keep their weights; the file has these
+            layers, too, in whatever shape.
 
     Raises:
         WeightsError: If size or digest are others, the file is no HDF5 file, it holds links or
@@ -77,35 +88,43 @@ def read_weights(model, path, sha256, size_bytes):
     """
     path = pathlib.Path(path)
     # The bytes that were hashed are the bytes that are parsed.
-    content = _read_checked(path, sha256, size_bytes)
+    content = _read_checked(path, sha256, size_bytes, most_bytes(model))
     variables = _variables(model)
+    kept = {name for name in variables if name.startswith(tuple(f"{layer}/" for layer in fresh))}
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
-            datasets, problems = _inspect(file, variables)
-            arrays = {} if problems else {name: data[()] for name, data in datasets.items()}
+            datasets, problems = _inspect(file, variables, kept)
+            arrays = {} if problems else {name: data[()] for name, data in datasets.items()
+                                          if name not in kept}
     except (OSError, RuntimeError, TypeError, KeyError) as error:  # what h5py raises on nonsense
         raise WeightsError(f"{path} is no weight file: {error}.") from error
     if problems:
         raise WeightsError(
             f"{path} does not hold the weights of {model.name!r}: {_shorten(problems)}. "
             "Nothing was loaded. Build the network with the arguments that the weights were "
-            "trained with."
+            "trained with. Files of `Model.save_weights` are another format: give them to "
+            "`model.load_weights`."
         )
-    for name, variable in variables.items():
-        variable.assign(arrays[name].astype(variable.dtype))
+    for name, array in arrays.items():
+        variables[name].assign(array.astype(variables[name].dtype))
 
 
-def _read_checked(path, sha256, size_bytes):
+def _read_checked(path, sha256, size_bytes, most):
     cure = (
         "The copy was cut short or the file was changed; delete it and fetch it again, such as "
         "with `git checkout` or by installing keras_adaptive anew."
     )
     size = path.stat().st_size
-    if size != size_bytes:
+    if size_bytes is None and size > most:
+        raise WeightsError(
+            f"{path} has {size:,} bytes; the weights of this network take at most {most:,}. Build "
+            "the network with the arguments that the weights were trained with."
+        )
+    if size_bytes not in (None, size):
         raise WeightsError(f"{path} has {size} bytes, expected {size_bytes}. {cure}")
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    if digest != sha256:
+    if sha256 not in (None, digest):
         raise WeightsError(f"{path} has sha256 {digest}, expected {sha256}. {cure}")
     return content
 
@@ -130,8 +149,11 @@ def _variables(model):
     return variables
 
 
-def _inspect(file, variables):
-    """Return the file's datasets by path, and what is wrong with them, without reading any."""
+def _inspect(file, variables, any_shape):
+    """Return the file's datasets by path, and what is wrong with them, without reading any.
+
+    Datasets named in `any_shape` are not going to be read.
+    """
     datasets, problems = {}, []
     # Only groups on the way to a variable are entered, so a group inside itself has an end.
     groups = {name[:end] for name in variables for end, c in enumerate(name) if c == "/"}
@@ -153,7 +175,8 @@ def _inspect(file, variables):
     walk(file, "")
     problems += [f"{name} is missing" for name in variables if name not in datasets]
     for name, dataset in datasets.items():
-        problems += _check_dataset(name, dataset, tuple(variables[name].shape))
+        if name not in any_shape:
+            problems += _check_dataset(name, dataset, tuple(variables[name].shape))
     return datasets, problems
 
 

@@ -1,22 +1,27 @@
 """Networks by name, with weights where a training has left some in the folder `zoo`.
 
-A zoo name is family and data set, `ranet_cifar10`; it stands for one published configuration, and
-the function of that name builds the family's others as variants. All take pictures with values 0
-to 255: the data set's normalisation is the first node of their graph.
+A zoo name is family and data set, `ranet_cifar10`; it stands for one published configuration, or
+for the network of the recipe of that name, and the function of that name builds the family's others
+as variants. All take pictures with values 0 to 255: the data set's normalisation is the first node
+of their graph.
 """
 
 import dataclasses
 import pathlib
 import re
+import sys
 
-from keras_adaptive import calibrated, content, entries, models, recipes
+from keras_adaptive import calibrated, content, entries, models, recipes, weight_files
+from keras_adaptive.content import DEFAULT_MODEL  # noqa: F401
 from keras_adaptive.names import did_you_mean
-
-DEFAULT_MODEL = "ranet_cifar10"
+from keras_adaptive.weights import most_bytes, read_weights
 
 
 def _variants():
-    """Return, for each zoo name, the published configurations by variant, the default first."""
+    """Return, for each zoo name, the published configurations by variant, the default first.
+
+    A variant with the zoo's own name is the network of the recipe of that name.
+    """
     for data in ("cifar10", "cifar100"):
         yield f"ranet_{data}", {
             # Growing linearly is the budgeted experiments' choice: the first exit is cheaper.
@@ -31,6 +36,7 @@ def _variants():
                for blocks in (6, 7, 8, 10, 11)},
         }
     yield "ranet_imagenet", {
+        "tiny200": "ranet_imagenet",  # for 200 of the 1000 classes
         "i1": "ranet_i1_step8_imagenet",  # I-1 and I-2 of the paper
         "i2": "ranet_i2_step8_imagenet",
         "i1_step6": "ranet_i1_step6_imagenet",
@@ -86,14 +92,14 @@ def list_models():
                   entry.figures, entry.license)
         for name, entry in sorted(shipped.items())
     ]
-    infos += [ModelInfo(name, _default(name)) for name in VARIANTS if name not in shipped]
+    infos += [ModelInfo(name, _configuration(name)) for name in VARIANTS if name not in shipped]
     defaults = {_default(name) for name in VARIANTS}
     infos += [ModelInfo(name, name) for name in models.PUBLISHED
               if name not in defaults and name not in shipped]
     return infos
 
 
-def load(name, /, pretrained=False, **arguments):
+def load(name, /, pretrained=False, weights=None, **arguments):
     """Return a network by name.
 
     Args:
@@ -101,8 +107,12 @@ def load(name, /, pretrained=False, **arguments):
             configuration such as `"ranet_c2_lg_cifar10"`.
         pretrained: bool. Whether the network gets the weights of the zoo, checked against their
             sha256, or fresh ones.
+        weights: path or string `https://…` of a file of weights for this network, as the zoo has
+            them, in place of `pretrained`; or `None`. `#sha256=` and the digest behind a URL are
+            checked. The file is kept in `$KERAS_HOME/keras_adaptive`.
         **arguments: override the network's own, such as `num_classes=5`. With `pretrained=True`,
-            those that change no weight, such as `pooling="global", input_shape=(48, 48, 3)`.
+            those that change no weight, such as `pooling="global", input_shape=(48, 48, 3)`, and
+            `num_classes`: another number gives fresh exits on the trained trunk.
 
     Returns:
         `MultiExitModel` for pictures with values 0 to 255. `input_rule` is set; with
@@ -118,17 +128,47 @@ def load(name, /, pretrained=False, **arguments):
     >>> load("ranet_c1_lg_cifar10", num_classes=5).num_exits
     6
     """
+    if arguments.get("num_classes", 0) is None:  # the network's own
+        del arguments["num_classes"]
+    if pretrained and weights is not None:
+        raise ValueError(
+            "`pretrained=True` takes the zoo's weights, `weights` names a file of others. Received "
+            f"both: weights={weights!r}."
+        )
     if pretrained:
         return find_entry(name).load(arguments)
+    model = _build(name, arguments)
+    if weights is not None:
+        path, digest = weight_files.fetch(weights, most_bytes(model))
+        read_weights(model, path, digest)
+    return model
+
+
+def _build(name, arguments):
+    """Return a network with fresh weights."""
     shipped = _entries()
     _check_known(name, shipped)
     if name in shipped:
         return shipped[name].build(arguments)
-    configuration = _default(name) if name in VARIANTS else name
+    configuration = _configuration(name)
     data = configuration.rsplit("_", 1)[1]
-    model = models.build(configuration, **{"name": name, "normalization": data, **arguments})
+    known = _recipe_arguments(name) if name in _of_recipes() else {}
+    model = models.build(
+        configuration, **{"name": name, "normalization": data, **known, **arguments})
     model.input_rule = entries.input_rule(model)
     return model
+
+
+def _configuration(name):
+    """Return the published configuration that a name stands for."""
+    default = _default(name) if name in VARIANTS else name
+    return recipes.load(name).model["configuration"] if default in VARIANTS else default
+
+
+def _recipe_arguments(name):
+    recipe = recipes.load(name)
+    arguments = {key: value for key, value in recipe.model.items() if key != "configuration"}
+    return {"input_shape": (recipe.image_size, recipe.image_size, 3), **arguments}
 
 
 def find_entry(name):
@@ -149,8 +189,7 @@ def find_entry(name):
                      if zoo_name in shipped and _default(zoo_name) == name), name)
     _check_known(name, shipped)
     if name not in shipped:
-        configuration = _default(name) if name in VARIANTS else name
-        raise NoWeightsError(_no_weights(name, configuration, shipped))
+        raise NoWeightsError(_no_weights(name, _configuration(name), shipped))
     return shipped[name]
 
 
@@ -254,8 +293,12 @@ def _entries():
 
 def _no_weights(name, configuration, shipped):
     trained = [f"{key!r} ({entry.configuration})" for key, entry in shipped.items()]
+    # A recipe for the zoo may change the configuration; it trains what its zoo name stands for.
     matching = [recipe for recipe in map(recipes.load, recipes.list_recipes())
-                if recipe.model["configuration"] == configuration]
+                if recipe.about.zoo_name == name or (
+                    recipe.model["configuration"] == configuration
+                    and name not in _of_recipes()
+                    and recipe.about.zoo_name not in _of_recipes())]
     if matching:
         # The recipe that is meant for the zoo; else the shortest training.
         recipe = min(matching, key=lambda recipe: (recipe.about.zoo_name != name,
@@ -275,27 +318,41 @@ def _no_weights(name, configuration, shipped):
     )
 
 
+def _of_recipes():
+    """Return the zoo names that stand for the network of a recipe."""
+    return {name for name in VARIANTS if _default(name) == name}
+
+
 def _constructor(name):
     variants = VARIANTS[name]
     default = next(iter(variants))
 
-    def construct(variant=default, pretrained=False, **arguments):
+    def construct(variant=default, pretrained=False, num_classes=None, weights=None, **arguments):
         if variant not in variants:
             raise ValueError(
                 f"`variant` of {name!r} is one of {list(variants)}. Received: {variant!r}."
                 f"{did_you_mean(variant, variants)}"
             )
         chosen = name if variant == default else variants[variant]
-        return load(chosen, pretrained, **arguments)
+        model = load(chosen, pretrained, weights, num_classes=num_classes, **arguments)
+        if pretrained:
+            print(find_entry(chosen).describe(), file=sys.stderr)
+        return model
 
-    lines = "\n".join(f'            "{key}": `{value}`' for key, value in variants.items())
+    lines = "\n".join(f'            "{key}": `{value}`'
+                      + (", as the recipe of that name has it" if value == name else "")
+                      for key, value in variants.items())
     construct.__name__ = construct.__qualname__ = name
     construct.__doc__ = (
         f"Return the zoo's `{name}`, or a variant of it; see `load`.\n\n"
         "    Args:\n"
         f"        variant: string. The published configuration:\n{lines}\n"
-        "        pretrained: bool. Whether it gets trained weights, where there are some.\n"
-        "        **arguments: override the configuration's, such as `num_classes=5`.\n"
+        "        pretrained: bool. Whether it gets trained weights, where there are some; what "
+        "they\n            are is printed on standard error.\n"
+        "        num_classes: int or `None`. Another number than the trained one gives fresh exits "
+        "on\n            the trained trunk.\n"
+        "        weights: path or `https` URL of other weights; see `load`.\n"
+        "        **arguments: override the configuration's, such as `input_shape=(48, 48, 3)`.\n"
     )
     return construct
 

@@ -374,3 +374,29 @@ def test_training_speed(load_script, tmp_path):
         tmp_path / "out.csv", ["pictures_per_second"])
 
     assert [(row["what"], row["ratio_to_settings"]) for row in rows] == [("settings", "1.0")]
+
+
+def test_photograph_pipeline(load_script, tmp_path):
+    """Generated files are decoded alone and by the pipeline, which is compared with that."""
+    pytest.importorskip("grain")
+    rows = _run(load_script("photograph_pipeline"), [
+        "--num-pictures", 16, "--batch-size", 8, "--image-size", 32, "--repeats", 1],
+        tmp_path / "out.csv", ["pictures_per_second", "share_of_decoding"])
+
+    assert [row["what"] for row in rows] == ["decoding", "pipeline"]
+    assert {row["files"] for row in rows} == {"generated"}
+
+
+def test_attach_exits(load_script, data, tmp_path):
+    """Exits on a ResNet learn, and the last one costs what the whole costs."""
+    pytest.importorskip("grain")
+    output = tmp_path / "out.csv"
+
+    rows = _run(load_script("attach_exits_cifar10"), ["--quick", "--data", data], output,
+                ["mean_macs", "cost_share"])
+
+    exits = [row for row in rows if row["kind"] == "exit"]
+    assert [row["value"] for row in exits] == ["1", "2", "3", "4"]
+    assert float(exits[-1]["cost_share"]) == 1.0
+    assert {row["kind"] for row in rows} == {"exit", "budget"}
+    assert output.with_suffix(".weights.h5").is_file()

@@ -136,7 +136,7 @@ def test_the_difference_to_the_papers_is_told_plainly(entry):
 
 def test_without_published_results_nothing_is_compared(entry):
     """Of a data set that the papers' file does not have; nor is a Hub name made up."""
-    _edit(entry, configuration="ranet_c1_lg_birds")
+    _edit(entry, configuration="ranet_c1_lg_birds", recipe="birds")
 
     text = _card(entry)
 
@@ -211,3 +211,20 @@ def test_a_log_without_its_columns_is_refused(entry):
 
     with pytest.raises(ValueError, match="training.csv lacks the columns .'exit3_accuracy'"):
         write_card(entry)
+
+
+def test_networks_of_many_classes_have_top_5_accuracies(entry):
+    """And the card says whose pictures Tiny ImageNet's are."""
+    rng = np.random.default_rng(0)
+    outputs = ExitOutputs(rng.dirichlet(np.ones(200), (3, 300)), rng.integers(0, 200, 300))
+    _edit(entry, configuration="ranet_i1_step8_imagenet", recipe="ranet_imagenet",
+          class_names=[f"class {number}" for number in range(200)])
+    write_points(entry / EVALUATION, operating_points(outputs, MACS, [0.8]))
+
+    text = _card(entry)
+
+    accuracy, top5 = outputs.accuracies()[0], outputs.top5_accuracies()[0]
+    assert "| exit | multiply-adds | share of the full cost | accuracy | top-5 accuracy |" in text
+    assert f"| 1 | 10.00 M | 25.0% | {accuracy:.2%} | {top5:.2%} |" in text
+    assert top5 > accuracy
+    assert "zh-plus/tiny-imagenet" in text and "non-commercial research" in text

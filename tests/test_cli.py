@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from keras_adaptive import cli, zoo
+from keras_adaptive import cli, content, zoo
 from keras_adaptive.demo import FOLDER
 from keras_adaptive.evaluation.operating_points import read_points
 from keras_adaptive.models import RANet
@@ -173,7 +173,7 @@ def test_plot_measures_and_draws_into_the_folder(measured, tmp_path, monkeypatch
 
     captured = capsys.readouterr()
     assert status == 0
-    assert measured == [(zoo.DEFAULT_MODEL, "my.npz", 9, 8)]
+    assert measured == [(content.DEMO_MODEL, "my.npz", 9, 8)]
     assert drawn == [("measured", str(tmp_path))]
     assert captured.out.split()[-1] == str(tmp_path) and "progress" not in captured.out
 

@@ -113,7 +113,9 @@ FILE1 = ("stages", 0, "files", 0)
     (("input", "layout"), "NCHW", "input, layout: expected 'NHWC'"),
     (("input", "value_range"), [0, 1], "input, value_range"),
     (("input", "rule", "size"), [2**20, 2**20], "input, rule, size: expected at most"),
-    (("input", "rule", "crop"), True, "input, rule: expected null or an object"),
+    (("input", "rule", "shrink"), True, "input, rule: expected null or an object"),
+    (("input", "rule", "crop"), True, "input, rule, crop: expected a share above 0"),
+    (("input", "rule", "crop"), 1.5, "input, rule, crop: expected a share above 0"),
 ])
 def test_a_manifest_that_does_not_hold_together_is_refused(folder, place, value, message):
     """The message names file and entry, and what to do."""

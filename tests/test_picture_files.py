@@ -201,7 +201,7 @@ def test_the_rule_is_read_from_a_model_record():
 @pytest.mark.parametrize(
     "record, message",
     [
-        ({"size": [8, 8], "crop": 0.9}, r"Received also: \['crop'\]"),
+        ({"size": [8, 8], "shrink": 0.9}, r"Received also: \['shrink'\]"),
         ({}, "height and width in pixels"),
         ({"size": [8]}, "height and width in pixels"),
         ({"size": [8, 0]}, "height and width in pixels"),
@@ -213,3 +213,18 @@ def test_unknown_rules_are_refused(record, message):
     """A rule that is not understood is not guessed at."""
     with pytest.raises(ValueError, match=message):
         InputRule.from_dict(record, 3)
+
+
+def test_a_share_of_the_shorter_side_is_cut_out_of_the_centre():
+    """As networks for ImageNet are tested: 224 of 256 pixels."""
+    pixels = np.zeros((256, 384, 3), "uint8")
+    pixels[16:-16, 80:-80] = 200
+    rule = InputRule.from_dict({"size": [224, 224], "crop": 224 / 256}, 3)
+
+    assert (rule.apply(Image.fromarray(pixels)) == 200).all()
+
+
+@pytest.mark.parametrize("crop", [0, 1.5, "0.9", True])
+def test_a_crop_that_is_no_share_is_refused(crop):
+    with pytest.raises(ValueError, match="'crop'.* above 0 and at most 1. Received"):
+        InputRule.from_dict({"size": [8, 8], "crop": crop}, 3)

@@ -148,6 +148,33 @@ def test_a_network_of_one_exit_has_no_gallery(small, data_file, tmp_path):
         "accuracy.png", "exits.png"]
 
 
+def test_two_hundred_classes_are_measured_like_ten(small, data_file, no_figures):
+    """From the data file to the card, and thresholds that the predictor takes."""
+    names = [f"thing {number}" for number in range(200)]
+    recipe = recipes.load("ranet_imagenet")
+    tiny = {**TINY, "stem": "cifar", "head_filters": 8}
+    recipe = dataclasses.replace(recipe, model={**recipe.model, **tiny})
+    model = recipe.build()
+    model.class_names = names
+    folder = zoo.save_entry(model, "things", recipe=recipe)
+    rng = np.random.default_rng(0)
+    _change(data_file, class_names=np.array(names), **{
+        f"x_{part}": rng.integers(0, 256, (count, 64, 64, 3), dtype="uint8")
+        for part, count in (("train", 1), ("val", 60), ("test", 40))}, **{
+        f"y_{part}": rng.integers(0, 200, count)
+        for part, count in (("train", 1), ("val", 60), ("test", 40))})
+
+    card = report.complete_entry(report.measure("things", data_file))
+
+    assert "top-5 accuracy" in card.read_text(encoding="utf-8")
+    points = read_points(folder / "results" / "evaluation.csv")
+    assert all(point.accuracy <= point.top5_accuracy <= 1 for point in points)
+    thresholds = zoo.thresholds("things", macs=1e12)
+    with np.load(data_file) as arrays:
+        prediction = EarlyExitPredictor("things", threshold=thresholds).predict(arrays["x_test"])
+    assert [name for name, _ in prediction[0].top(3)][0] == prediction.labels[0]
+
+
 def test_data_of_other_classes_is_refused(small, data_file):
     _change(data_file, class_names=np.array([f"bird {number}" for number in range(10)]))
 

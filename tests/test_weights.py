@@ -280,3 +280,39 @@ def test_a_group_that_contains_itself_ends(model, path):
 
     with pytest.raises(WeightsError, match="hidden/again is unknown"):
         read(model, path)
+
+
+def test_layers_that_stay_fresh_are_not_read(model, path):
+    """Their shapes may be others; everything else is as strict as before."""
+    with h5py.File(path, "r+") as file:
+        del file["exit1/kernel"], file["exit1/bias"]
+        file["exit1/kernel"] = np.zeros((3, 7), "float32")
+        file["exit1/bias"] = np.zeros(7, "float32")
+        file["hidden/bias"][...] = 5
+    before = values(model)
+
+    read_weights(model, path, fresh=["exit1"])
+
+    assert_array_equal(values(model)["hidden/bias"], [5, 5, 5])
+    assert_array_equal(values(model)["exit1/kernel"], before["exit1/kernel"])
+    with h5py.File(path, "r+") as file:
+        del file["exit1/bias"]
+    with pytest.raises(WeightsError, match="exit1/bias is missing"):
+        read_weights(model, path, fresh=["exit1"])
+
+
+def test_a_file_without_a_record_may_not_be_larger_than_the_network(model, path):
+    """It is refused by its size before it is read into memory."""
+    read_weights(model, path)
+    with open(path, "ab") as file:
+        file.write(bytes(weights.most_bytes(model)))
+
+    with pytest.raises(WeightsError, match="of this network take at most"):
+        read_weights(model, path)
+
+
+def test_a_file_of_keras_own_format_is_told_what_reads_it(model, tmp_path):
+    model.save_weights(tmp_path / "model.weights.h5")
+
+    with pytest.raises(WeightsError, match="give them to `model.load_weights`"):
+        read_weights(model, tmp_path / "model.weights.h5")

@@ -82,9 +82,10 @@ def edit(path, **changes):
 def test_every_adaptive_configuration_has_one_place_in_the_zoo():
     """Each is the variant of exactly one zoo name, and a zoo name has a function.
 
-    Static baselines go by their published names.
+    Static baselines go by their published names. A variant with the zoo's own name is the recipe's.
     """
-    variants = [name for table in zoo.VARIANTS.values() for name in table.values()]
+    variants = [name for zoo_name, table in zoo.VARIANTS.items() for name in table.values()
+                if name != zoo_name]
 
     assert sorted(variants) == sorted(
         name for name, (network, _) in models.PUBLISHED.items()
@@ -104,7 +105,10 @@ def test_the_list_names_every_configuration_once(folder):
     infos = zoo.list_models()
 
     assert len({info.name for info in infos}) == len(infos)
-    assert sorted(info.configuration for info in infos) == sorted(models.PUBLISHED)
+    configurations = [info.configuration for info in infos if info.name != "ranet_imagenet"]
+    assert sorted(configurations) == sorted(models.PUBLISHED)
+    assert {info.name: info.configuration for info in infos}["ranet_imagenet"] == recipes.load(
+        "ranet_imagenet").model["configuration"]
     assert not any(info.has_weights for info in infos)
 
 
@@ -174,7 +178,7 @@ def test_an_unknown_name_is_an_error_that_suggests_the_nearest(folder, saved, na
 @pytest.mark.parametrize("name, cure", [
     ("ranet_cifar10", "`keras-adaptive train ranet_cifar10"),
     ("msdnet_cifar100", "`keras-adaptive train msdnet_lingrow_b5_cifar100_fast`"),
-    ("msdnet_imagenet", "copy a recipe such as 'ranet_cifar10'.*'msdnet_step4_imagenet'"),
+    ("msdnet_imagenet", "`keras-adaptive train msdnet_step4_imagenet --data imagenet/`"),
 ])
 def test_missing_weights_are_said_plainly(folder, saved, name, cure):
     """What is missing, what exists, and which command makes it."""
@@ -242,10 +246,90 @@ def test_another_picture_size_keeps_the_weights_and_forgets_the_cost(folder, sav
     assert model.exit_macs is None
 
 
-def test_weights_do_not_fit_another_number_of_classes(folder, saved):
-    """The message names the variables of the heads."""
+def test_another_number_of_classes_keeps_the_trunk(folder, saved, trained):
+    """Exits are fresh, the rest is what was trained; nothing pretends to know the new classes."""
+    model = zoo.load("small", pretrained=True, num_classes=7)
+    fresh = zoo.load("small", num_classes=7)
+
+    assert model.output_shape == [(None, 7), (None, 7)]
+    assert (model.class_names, model.exit_macs) == (None, None)
+    known = {weight.path: weight.numpy() if hasattr(weight, "numpy") else np.asarray(weight)
+             for weight in trained.weights}
+    for weight, other in zip(model.weights, fresh.weights, strict=True):
+        value = keras.ops.convert_to_numpy(weight)
+        if weight.path.startswith("exit"):
+            assert value.shape == tuple(other.shape)
+            if weight.path.endswith("moving_mean"):
+                assert not value.any()
+        else:
+            assert_array_equal(value, known[weight.path])
+
+
+def test_weights_of_ones_own_are_a_file(folder, saved, trained, batch):
+    """The same network with other weights than the zoo's, such as a friend's."""
+    weights = saved.parent / "weights.h5"
+
+    model = zoo.ranet_cifar10(weights=weights, **TINY)
+
+    for ours, theirs in zip(answers(model, batch), answers(trained, batch), strict=True):
+        assert_array_equal(ours, theirs)
     with pytest.raises(WeightsError, match="exit1/.*shape .*, expected .*arguments"):
-        zoo.load("small", pretrained=True, num_classes=7)
+        zoo.ranet_cifar10(weights=weights, **{**TINY, "num_classes": 7})
+    with pytest.raises(ValueError, match="`pretrained=True` takes the zoo's weights"):
+        zoo.load("small", pretrained=True, weights=weights)
+
+
+def test_the_imagenet_network_is_the_recipes(folder):
+    """The same graph with weights and without; the number of classes can be another."""
+    recipe = recipes.load("ranet_imagenet")
+
+    model = zoo.ranet_imagenet()
+
+    assert model.configuration == recipe.build().configuration
+    assert model.input_rule["size"] == [recipe.image_size] * 2
+    assert zoo.ranet_imagenet(num_classes=37).output_shape[0] == (None, 37)
+
+
+def test_what_the_imagenet_weights_are_is_said_in_one_line(folder, entry, capsys):
+    """Whoever types the first line learns that it is not all of ImageNet."""
+    shutil.copytree(entry, folder / "ranet_imagenet")
+    edit(folder / "ranet_imagenet" / "model.json", configuration="ranet_i1_step8_imagenet",
+         arguments={**TINY, "stem": "cifar", "num_classes": 10, "input_shape": [32, 32, 3],
+                    "growth_rate": 4, "head_filters": 128, "layer_growth": "linear"},
+         figures={"test_accuracy": [0.5, 0.6012], "test_top5_accuracy": [0.7, 0.83]})
+
+    zoo.ranet_imagenet(pretrained=True)
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        "ranet_imagenet: weights for 10 of the 1000 ImageNet classes, top-1 60.1% at the last "
+        "exit, top-5 83.0% at the last exit\n")
+
+
+@pytest.mark.parametrize("variant", ["i1", "i2"])
+def test_the_papers_imagenet_networks_have_no_weights(folder, saved, variant):
+    """The message names what exists and the recipe that trains them on ImageNet."""
+    with pytest.raises(zoo.NoWeightsError, match=f"ranet_{variant}_step8_imagenet.*exist for: "
+                       f"'small'.*keras-adaptive train ranet_{variant}_step8_imagenet"):
+        zoo.ranet_imagenet(variant, pretrained=True)
+    with pytest.raises(zoo.NoWeightsError, match="copy a recipe such as .*'ranet_script_imagenet'"):
+        zoo.ranet_imagenet("script", pretrained=True)
+
+
+def test_weights_that_the_package_lacks_are_found_in_the_cache(folder, saved, tmp_path,
+                                                               monkeypatch):
+    """A file of the right digest in `KERAS_HOME` does; without it both places are named."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    digest = Entry.from_file(saved).weights["sha256"]
+    cached = tmp_path / "home" / "keras_adaptive" / f"{digest}.h5"
+    cached.parent.mkdir(parents=True)
+    shutil.move(saved.parent / "weights.h5", cached)
+
+    assert zoo.load("small", pretrained=True).class_names[0] == "class 0"
+    cached.unlink()
+    with pytest.raises(WeightsError, match="neither in the package, .*nor in the cache"):
+        zoo.load("small", pretrained=True)
 
 
 def test_damaged_weights_are_refused(folder, saved):

@@ -7,6 +7,8 @@ import numpy as np
 
 from keras_adaptive.files import write_whole
 
+MANY_CLASSES = 20  # with more, top-5 accuracy is told beside the accuracy
+
 
 @dataclasses.dataclass(frozen=True)
 class SimulatedExits:
@@ -18,6 +20,8 @@ class SimulatedExits:
         exits: int64 array `(n,)`, from 1.
         accuracy: float, share of right answers.
         exit_shares: tuple of floats, share of pictures that leave at each exit.
+        top5_accuracy: float, share of pictures whose label is among the five likeliest classes;
+            `None` where there are few classes.
     """
 
     class_ids: np.ndarray
@@ -25,6 +29,7 @@ class SimulatedExits:
     exits: np.ndarray
     accuracy: float
     exit_shares: tuple
+    top5_accuracy: float | None = None
 
     def mean_macs(self, exit_macs):
         """Return the mean multiply-adds of a picture, given the cumulative cost of each exit."""
@@ -82,11 +87,15 @@ class ExitOutputs:
 
         Args:
             model: `MultiExitModel`, or a Functional model whose outputs are logits.
-            x: array of pictures.
-            y: int array of labels.
+            x: array of pictures, or `Photographs`.
+            y: int array of labels. Not read for `Photographs`, which know theirs.
             batch_size: int.
             verbose: as in `keras.Model.predict`.
         """
+        if hasattr(x, "batches"):  # files that are read batch by batch
+            logits, y = _run_batches(model, x.batches(batch_size))
+            x.warn_of_bad_files()
+            return cls(np.stack([_softmax(values) for values in logits]), y)
         logits = model.predict(x, batch_size=batch_size, verbose=verbose)
         logits = logits if isinstance(logits, (list, tuple)) else [logits]
         return cls(np.stack([_softmax(values) for values in logits]), np.asarray(y))
@@ -121,6 +130,23 @@ class ExitOutputs:
         """Return the accuracy of each exit, on all pictures, as a list of floats."""
         return [float(share) for share in self.is_right.mean(axis=1)]
 
+    @functools.cached_property
+    def is_in_top5(self):
+        """bool array `(num_exits, n)`. Whether the label is among the five likeliest classes.
+
+        `None` where there are no more than `MANY_CLASSES`: among few classes it says little.
+        """
+        if self.probabilities.shape[2] <= MANY_CLASSES:
+            return None
+        likeliest = np.argpartition(self.probabilities, -5, axis=-1)[..., -5:]
+        return (likeliest == self.labels[:, None]).any(axis=-1)
+
+    def top5_accuracies(self):
+        """Return the top-5 accuracy of each exit as a list of floats, or `None` for few classes."""
+        if self.is_in_top5 is None:
+            return None
+        return [float(share) for share in self.is_in_top5.mean(axis=1)]
+
     def simulate(self, thresholds):
         """Let every picture leave at the first exit that is sure enough.
 
@@ -154,7 +180,19 @@ class ExitOutputs:
         shares = np.bincount(taken, minlength=self.num_exits) / len(taken)
         return SimulatedExits(class_ids, self.confidences[taken, picture], taken + 1,
                               float((class_ids == self.labels).mean()),
-                              tuple(float(share) for share in shares))
+                              tuple(float(share) for share in shares),
+                              None if self.is_in_top5 is None
+                              else float(self.is_in_top5[taken, picture].mean()))
+
+
+def _run_batches(model, batches):
+    """Return the logits of each exit, a list of arrays, and the labels of all pictures."""
+    answers, labels = [], []
+    for pictures, truth in batches:
+        given = model.predict_on_batch(pictures)
+        answers.append(given if isinstance(given, (list, tuple)) else [given])
+        labels.append(truth)
+    return [np.concatenate(parts) for parts in zip(*answers)], np.concatenate(labels)
 
 
 def _softmax(logits):

@@ -20,6 +20,7 @@ class OperatingPoint:
     mean_macs: float  # multiply-adds of a picture
     cost_share: float  # `mean_macs` over the cost of the whole network
     exit_shares: tuple  # share of the pictures that stop at exit 1, 2, ...
+    top5_accuracy: float | None = None  # None where there are few classes
 
 
 def evaluate(model, split, thresholds=(0.8,), batch_size=256, verbose=0):
@@ -27,7 +28,7 @@ def evaluate(model, split, thresholds=(0.8,), batch_size=256, verbose=0):
 
     Args:
         model: as in `ExitOutputs.from_model`.
-        split: `Split` of a test part.
+        split: `Split` or `Photographs` of a test part.
         thresholds, batch_size, verbose: see `operating_points` and `ExitOutputs.from_model`.
 
     Returns:
@@ -35,7 +36,7 @@ def evaluate(model, split, thresholds=(0.8,), batch_size=256, verbose=0):
     """
     from keras_adaptive.graph import exit_macs  # which needs Keras; the other functions do not
 
-    outputs = ExitOutputs.from_model(model, split.x, split.y, batch_size, verbose)
+    outputs = ExitOutputs.from_model(model, split.pictures, split.y, batch_size, verbose)
     return operating_points(outputs, exit_macs(model), thresholds)
 
 
@@ -43,7 +44,7 @@ def spread(split, num_pictures):
     """Return pictures evenly spread over a split, so that a part of a sorted one has all classes.
 
     Args:
-        split: `Split`.
+        split: `Split` or `Photographs`.
         num_pictures: int, or None for all. No more than there are.
     """
     if num_pictures is None or num_pictures >= len(split):
@@ -75,8 +76,10 @@ def evaluate_anytime(outputs, exit_macs):
         )
     return [
         OperatingPoint(number, None, accuracy, float(macs), macs / exit_macs[-1],
-                       tuple(float(k == number) for k in range(1, outputs.num_exits + 1)))
-        for number, (accuracy, macs) in enumerate(zip(outputs.accuracies(), exit_macs), start=1)
+                       tuple(float(k == number) for k in range(1, outputs.num_exits + 1)), top5)
+        for number, (accuracy, macs, top5) in enumerate(zip(
+            outputs.accuracies(), exit_macs,
+            outputs.top5_accuracies() or [None] * outputs.num_exits), start=1)
     ]
 
 
@@ -99,12 +102,15 @@ def operating_points(outputs, exit_macs, thresholds=()):
         simulated = outputs.simulate(threshold)
         mean_macs = simulated.mean_macs(exit_macs)
         points.append(OperatingPoint(None, float(threshold), simulated.accuracy, mean_macs,
-                                     mean_macs / exit_macs[-1], simulated.exit_shares))
+                                     mean_macs / exit_macs[-1], simulated.exit_shares,
+                                     simulated.top5_accuracy))
     return points
 
 
 def write_points(path, points):
     """Write operating points as CSV, one row each, with a column per exit for the shares.
+
+    The column `top5_accuracy` is there where there are many classes.
 
     Args:
         path: path of the file. Its folder is made if missing.
@@ -113,11 +119,13 @@ def write_points(path, points):
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     shares = [f"exit{number}_share" for number in range(1, len(points[0].exit_shares) + 1)]
+    top5 = [] if points[0].top5_accuracy is None else ["top5_accuracy"]
 
     def fill(partial):
         with open(partial, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["exit", "threshold", "accuracy", "mean_macs", "cost_share", *shares])
+            writer.writerow(["exit", "threshold", "accuracy", *top5, "mean_macs", "cost_share",
+                             *shares])
             writer.writerows(map(_row, points))
 
     write_whole(path, fill)
@@ -127,7 +135,9 @@ def _row(point):
     return [
         "" if point.exit is None else point.exit,
         "" if point.threshold is None else point.threshold,
-        f"{point.accuracy:.6f}", f"{point.mean_macs:.1f}", f"{point.cost_share:.6f}",
+        f"{point.accuracy:.6f}",
+        *([] if point.top5_accuracy is None else [f"{point.top5_accuracy:.6f}"]),
+        f"{point.mean_macs:.1f}", f"{point.cost_share:.6f}",
         *(f"{share:.6f}" for share in point.exit_shares),
     ]
 
@@ -147,7 +157,8 @@ def read_points(path):
                 float(row["threshold"]) if row["threshold"] else None,
                 float(row["accuracy"]), float(row["mean_macs"]), float(row["cost_share"]),
                 tuple(float(row[key]) for key in row if key.endswith("_share")
-                      and key.startswith("exit")))
+                      and key.startswith("exit")),
+                float(row["top5_accuracy"]) if "top5_accuracy" in row else None)
             for row in rows
         ]
     except KeyError as error:

@@ -18,13 +18,27 @@ class PicturePrediction:
     cost_share: float  # `macs` over the cost of the whole network
     file: str | None  # None where the picture did not come from a file
     probabilities: np.ndarray = dataclasses.field(repr=False, compare=False)
+    class_names: tuple | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def top(self, count=5):
+        """Return the likeliest classes, surest first, as a list of pairs.
+
+        Args:
+            count: int. Number of classes; all, where there are fewer.
+
+        Returns:
+            List of `(name, probability)`; the class's number where the model has no names.
+        """
+        order = np.argsort(-self.probabilities, kind="stable")[:count].tolist()
+        names = self.class_names or range(len(self.probabilities))
+        return [(names[class_id], float(self.probabilities[class_id])) for class_id in order]
 
     def to_dict(self, probabilities=False):
         """Return numbers and strings, ready for JSON; class probabilities only on request."""
         record = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name != "probabilities"
+            if field.name not in ("probabilities", "class_names")
         }
         if probabilities:
             record["probabilities"] = self.probabilities.tolist()
@@ -165,6 +179,23 @@ class Prediction:
             return None
         return np.array(self.class_names, dtype=object)[self.class_ids]
 
+    def top(self, count=5):
+        """Return the likeliest classes of each picture, surest first.
+
+        Args:
+            count: int. Number of classes; all, where there are fewer.
+
+        Returns:
+            List of a list of pairs `(name, probability)` per picture; a number in place of the name
+            where the model has no names.
+
+        Example:
+
+        >>> Prediction([1], [0.9], [[0.1, 0.9]], [1], [10], 40, 2, ["cat", "dog"]).top(1)[0][0][0]
+        'dog'
+        """
+        return [picture.top(count) for picture in self]
+
     @property
     def cost_shares(self):
         """Array of shares of the whole network's cost, one per picture."""
@@ -201,6 +232,7 @@ class Prediction:
             cost_share=float(self.macs[position] / self.full_macs),
             file=None if self.files is None else self.files[position],
             probabilities=self.probabilities[position],
+            class_names=self.class_names,
         )
 
     def summary(self):

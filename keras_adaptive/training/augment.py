@@ -1,5 +1,6 @@
-"""Augmentation of batches of pictures, with NumPy."""
+"""Augmentation of batches of pictures, a function of the pictures and of random numbers given."""
 
+import keras
 import numpy as np
 
 # The papers pad 32-pixel pictures by 4 (Huang et al., 2018, section 5).
@@ -27,3 +28,26 @@ def crop_and_flip(pictures, rng):
     mirrored = rng.integers(0, 2, batch).astype(bool)
     columns[mirrored] = columns[mirrored, ::-1]
     return padded[np.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def rand_augment(pictures, seed, **settings):
+    """Return the pictures changed by Keras's `RandAugment`.
+
+    The kinds of changes are drawn for the batch, their strength for each picture.
+
+    Args:
+        pictures: uint8 array `(batch, height, width, 3)`.
+        seed: int. The same seed gives the same changes.
+        **settings: arguments of `keras.layers.RandAugment`: `num_ops`, `factor`.
+
+    Returns:
+        uint8 array of the same shape.
+
+    Reference:
+        [Cubuk et al., 2019](https://arxiv.org/abs/1909.13719).
+    """
+    # A layer keeps the state of its random numbers; a new one knows nothing of other batches.
+    layer = keras.layers.RandAugment((0, 255), seed=int(seed), data_format="channels_last",
+                                     dtype="float32", **settings)
+    changed = keras.ops.convert_to_numpy(layer(pictures.astype("float32"), training=True))
+    return np.clip(np.rint(changed), 0, 255).astype("uint8")

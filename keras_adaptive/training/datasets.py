@@ -5,8 +5,10 @@ import pathlib
 import keras
 import numpy as np
 
-from keras_adaptive.training.augment import crop_and_flip
+from keras_adaptive.training.augment import crop_and_flip, rand_augment
 from keras_adaptive.training.folders import load_folder
+from keras_adaptive.training.grain_package import import_grain
+from keras_adaptive.training.photograph_tree import is_photograph_tree, load_photographs
 from keras_adaptive.training.splits import Data, Split
 
 VALIDATION_SIZE = 5000  # pictures of CIFAR's training part that the papers keep for thresholds
@@ -28,18 +30,40 @@ def check_labels(split, output_shape):
         )
 
 
+def check_classes(data, source, name, class_names):
+    """Raise a `ValueError` if a data set has other classes than a trained network.
+
+    Args:
+        data: `Data`, as `load_data` gave it for `source`.
+        source: as for `load_data`.
+        name: string. Names the network.
+        class_names: sequence of strings, the network's, or `None` where it has none.
+    """
+    if class_names is not None and list(data.class_names) != list(class_names):
+        raise ValueError(
+            f"{name!r} tells the classes {_short(class_names)} apart, {source!r} has "
+            f"{_short(data.class_names)}. Give the data set that the network was trained on."
+        )
+
+
+def _short(names):
+    return f"{', '.join(names[:3])}, … ({len(names)})" if len(names) > 3 else ", ".join(names)
+
+
 def load_data(source, image_size=None):
     """Load a labelled data set.
 
     Args:
         source: path of an `.npz` with `x_train`, `y_train`, `x_val`, `y_val`, `x_test`, `y_test`
             and `class_names`; path of a folder with `train/<class>/`, `test/<class>/` and perhaps
-            `val/<class>/`, see `load_folder`; or `"cifar10"`, `"cifar100"`, which Keras downloads,
-            the last 5,000 training pictures kept for validation.
+            `val/<class>/`, see `load_folder`; path of a folder with `train/<class>/` and
+            `val/<class>/` and no `test`, such as ImageNet's, whose files are read when a batch
+            wants them, see `load_photographs`; or `"cifar10"`, `"cifar100"`, which Keras
+            downloads, the last 5,000 training pictures kept for validation.
         image_size: int or `None`. Side that files in folders are brought to.
 
     Returns:
-        `Data`.
+        `Data`, or `PhotographData` where files stay files.
 
     Raises:
         ValueError: If the file does not exist, lacks an array, or the name is unknown.
@@ -47,6 +71,8 @@ def load_data(source, image_size=None):
     if source in ("cifar10", "cifar100"):
         return _from_keras(source)
     path = pathlib.Path(source)
+    if is_photograph_tree(path):
+        return load_photographs(path, image_size)
     if path.is_dir():
         return load_folder(path, image_size)
     if path.suffix != ".npz" or not path.is_file():
@@ -77,7 +103,7 @@ def _from_keras(name):
     return Data(Split(x[:cut], y[:cut]), Split(x[cut:], y[cut:]), Split(x_test, y_test), names)
 
 
-def training_pipeline(split, batch_size, epochs, seed, first_epoch=0):
+def training_pipeline(split, batch_size, epochs, seed, first_epoch=0, augmentation=None):
     """Return a grain pipeline of augmented batches, a pure function of its arguments.
 
     Every epoch has another order and other augmentations. A run resumed at `first_epoch` sees the
@@ -89,6 +115,7 @@ def training_pipeline(split, batch_size, epochs, seed, first_epoch=0):
         epochs: int. Number of the last epoch, counted from 1.
         seed: int.
         first_epoch: int. Epochs to leave out at the start.
+        augmentation: dict of arguments for `rand_augment`, or `None` for crops and flips only.
 
     Returns:
         `grain.MapDataset` of `(pictures, labels)`, `steps_per_epoch(split, batch_size)` batches per
@@ -97,15 +124,13 @@ def training_pipeline(split, batch_size, epochs, seed, first_epoch=0):
     Raises:
         ImportError: If grain is not installed.
     """
-    try:
-        import grain
-    except ImportError as error:
-        raise ImportError(
-            "Training pipelines need the `grain` package: `pip install keras_adaptive[data]`."
-        ) from error
+    grain = import_grain()
 
     def load(indices, rng):
-        return crop_and_flip(split.x[indices], rng), split.y[indices]
+        pictures = crop_and_flip(split.x[indices], rng)
+        if augmentation:
+            pictures = rand_augment(pictures, rng.integers(2**31), **augmentation)
+        return pictures, split.y[indices]
 
     steps = steps_per_epoch(split, batch_size)
     order = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat(epochs)

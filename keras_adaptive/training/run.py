@@ -10,6 +10,7 @@ import keras
 from keras_adaptive.files import write_whole
 from keras_adaptive.models.precision import use_precision
 from keras_adaptive.training.datasets import check_labels
+from keras_adaptive.training.photographs import Photographs
 
 STATE = "state.h5"  # everything needed to go on after the last finished epoch
 BEST = "best.weights.h5"  # weights of the best full-size epoch on the validation part
@@ -26,7 +27,8 @@ def train(recipe, data, folder, verbose="auto"):
 
     Args:
         recipe: `Recipe`.
-        data: `Data`.
+        data: `Data` or `PhotographData`. Files of the latter that cannot be read are replaced by
+            others, and named in a warning at the end.
         folder: path. Made if missing. Holds `state.h5`, `best.weights.h5` and `log.csv`.
         verbose: as in `keras.Model.fit`.
 
@@ -67,6 +69,10 @@ def train(recipe, data, folder, verbose="auto"):
     model = recipe.build()
     model.load_weights(folder / BEST)
     model.class_names = list(data.class_names)
+    if isinstance(data.train, Photographs):
+        model.input_rule = data.train.resized(recipe.image_size).input_rule
+        for part in (data.train, data.validation):
+            part.warn_of_bad_files()
     return model
 
 

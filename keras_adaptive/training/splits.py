@@ -35,6 +35,11 @@ class Split:
     def __len__(self):
         return len(self.y)
 
+    @property
+    def pictures(self):
+        """The pictures, as `ExitOutputs.from_model` takes them."""
+        return self.x
+
     def head(self, count):
         """Return the first `count` pictures and labels."""
         return Split(self.x[:count], self.y[:count])

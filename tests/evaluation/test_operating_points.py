@@ -77,3 +77,16 @@ def test_evaluate_runs_the_model(tiny_ranet):
     assert [point.mean_macs for point in points[:4]] == exit_macs(tiny_ranet)
     assert points[4].accuracy == points[0].accuracy
     assert points[5].accuracy == points[3].accuracy
+
+
+def test_many_classes_have_a_top_5_accuracy(tmp_path):
+    """The label counts where it is among the five likeliest; it survives the file."""
+    ranks = np.arange(21.0)  # class 20 is likeliest, 16 the fifth
+    outputs = ExitOutputs(np.tile(ranks / ranks.sum(), (2, 4, 1)), [20, 16, 15, 0])
+
+    points = operating_points(outputs, [10, 40], thresholds=[0.5])
+    write_points(tmp_path / "points.csv", points)
+
+    assert [point.accuracy for point in points] == [0.25] * 3
+    assert [point.top5_accuracy for point in points] == [0.5] * 3
+    assert [point.top5_accuracy for point in read_points(tmp_path / "points.csv")] == [0.5] * 3

@@ -128,3 +128,17 @@ def test_arrays_that_do_not_fit_are_refused(prediction, change, message):
 
     with pytest.raises(ValueError, match=message):
         Prediction(**(fields | change))
+
+
+def test_the_likeliest_classes_are_named():
+    """Surest first, all where fewer are there than wanted, numbers where there are no names."""
+    probabilities = [[0.1, 0.6, 0.3], [0.5, 0.2, 0.3]]
+    prediction = Prediction([1, 0], [0.6, 0.5], probabilities, [1, 1], [1, 1], 2, 2,
+                            ["cat", "dog", "fox"])
+
+    assert [[name for name, _ in top] for top in prediction.top(2)] == [
+        ["dog", "fox"], ["cat", "fox"]]
+    assert prediction[0].top(9)[-1] == ("cat", pytest.approx(0.1))
+    assert "class_names" not in prediction[0].to_dict(probabilities=True)
+    nameless = Prediction([1], [0.6], probabilities[:1], [1], [1], 2, 2)
+    assert nameless.top(1) == [[(1, pytest.approx(0.6))]]

@@ -1,0 +1,84 @@
+"""ImageNet's folder tree: `train/<wnid>/*.JPEG` and `val/<wnid>/*.JPEG`."""
+
+import collections
+import pathlib
+
+import numpy as np
+
+from keras_adaptive.picture_files import find_files
+from keras_adaptive.training.photographs import PhotographData, Photographs
+
+# Huang et al., 2018, section 5: of ImageNet's training pictures 50,000 choose the thresholds.
+VALIDATION_SHARE = 50_000 / 1_281_167
+IMAGE_SIZE = 224
+NAMES = "LOC_synset_mapping.txt"  # comes with ImageNet: `n01440764 tench, Tinca tinca`
+
+_SEED = 0  # of the part that is held back, the same in every run
+
+
+def is_photograph_tree(folder):
+    """Return whether a path is a folder with `train` and `val` and without `test`."""
+    folder = pathlib.Path(folder)
+    return all((folder / part).is_dir() for part in ("train", "val")) and not (
+        folder / "test").exists()
+
+
+def load_photographs(folder, image_size=None):
+    """List ImageNet's folder tree, or another of this form; no picture is read.
+
+    Of `train` a part, 50,000 of ImageNet's pictures and the same share of others, is held back for
+    validation, always the same; `val`, ImageNet's official validation part, is the test part.
+
+    Args:
+        folder: path of a folder with `train/<class>/` and `val/<class>/`. Names of the classes are
+            taken from `LOC_synset_mapping.txt` in it, where that is there.
+        image_size: int or `None`. Side of the pictures; `None` for 224.
+
+    Returns:
+        `PhotographData`. Class numbers follow the names of the folders, ordered by code points.
+
+    Raises:
+        ValueError: If a folder is empty, or `val` has other classes than `train`.
+    """
+    folder, size = pathlib.Path(folder), image_size or IMAGE_SIZE
+    classes = _classes(folder / "train")
+    in_val = _classes(folder / "val")
+    if in_val != classes:
+        raise ValueError(
+            f"{folder} has {len(classes)} classes in train and {len(in_val)} in val. Only in one "
+            f"of them: {sorted(set(classes) ^ set(in_val))[:5]}. Pictures of val, too, lie in a "
+            "folder per class; the script valprep.sh that is often used with ImageNet moves them "
+            "there."
+        )
+    train, test = (_list(folder / part, classes, size) for part in ("train", "val"))
+    order = np.random.default_rng(_SEED).permutation(len(train))
+    held_back = max(1, round(VALIDATION_SHARE * len(train)))
+    # Sorted, so that neighbours, which replace each other, are mostly of one class.
+    validation, kept = np.sort(order[:held_back]), np.sort(order[held_back:])
+    return PhotographData(*(Photographs(train.x[rows], train.y[rows], size)
+                            for rows in (kept, validation)), test, _names(folder, classes))
+
+
+def _classes(folder):
+    return sorted(path.name for path in folder.iterdir()
+                  if path.is_dir() and not path.name.startswith("."))
+
+
+def _list(folder, classes, size):
+    files = [find_files(folder / name) for name in classes]
+    labels = np.repeat(np.arange(len(classes)), [len(names) for names in files])
+    # As objects: an array of text would give each path the room of the longest.
+    return Photographs(np.array([path for names in files for path in names], dtype=object), labels,
+                       size)
+
+
+def _names(folder, classes):
+    if not (folder / NAMES).is_file():
+        return tuple(classes)
+    lines = (folder / NAMES).read_text(encoding="utf-8").splitlines()
+    known = {wnid: names.split(",")[0]
+             for wnid, _, names in (line.partition(" ") for line in lines)}
+    names = [known.get(wnid, wnid) for wnid in classes]
+    counts = collections.Counter(names)  # ImageNet has two kinds of crane
+    return tuple(name if counts[name] == 1 else f"{name} ({wnid})"
+                 for name, wnid in zip(names, classes))

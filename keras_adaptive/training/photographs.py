@@ -1,0 +1,249 @@
+"""Labelled photographs that stay in their files until a batch wants them."""
+
+import dataclasses
+import math
+import os
+import threading
+import warnings
+
+import numpy as np
+from PIL import Image
+
+from keras_adaptive.picture_files import (
+    InputRule,
+    UnreadablePicturesError,
+    read_picture,
+    upright,
+)
+from keras_adaptive.training.augment import rand_augment
+from keras_adaptive.training.grain_package import import_grain
+
+# He et al., 2016, section 3.4: for the test the shorter side has 256 pixels, the centre 224.
+CROP_SHARE = 224 / 256
+# Szegedy et al., 2015, section 6: area and shape of a training crop.
+AREAS = (0.08, 1.0)
+RATIOS = (3 / 4, 4 / 3)
+_ATTEMPTS = 10  # at a crop that fits, before the centre is taken
+
+_MOST_BAD_IN_A_ROW = 100
+_MOST_BAD_SHOWN = 20
+
+
+class _BadFiles:
+    """Files that could not be read, noted by the threads that met them."""
+
+    def __init__(self):
+        self.reasons = {}
+        self._lock = threading.Lock()
+
+    def note(self, reasons):
+        with self._lock:
+            self.reasons.update(reasons)
+
+
+@dataclasses.dataclass(frozen=True)
+class Photographs:
+    """Paths of photographs and their labels, read one by one at the size wanted.
+
+    A file that cannot be read is noted and replaced by the next one that can, with that one's
+    label: always by the same, and training goes on.
+
+    Args:
+        x: array of paths `(n,)`.
+        y: int array of labels `(n,)`.
+        size: int. Side of the square pictures.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    size: int
+    _bad: _BadFiles = dataclasses.field(default_factory=_BadFiles, repr=False, compare=False)
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, position):
+        return self.read(position, self._rule())[0]
+
+    @property
+    def pictures(self):
+        """The photographs, as `ExitOutputs.from_model` takes them."""
+        return self
+
+    @property
+    def bad_files(self):
+        """dict. What is wrong with each file that could not be read so far, by its path."""
+        return dict(self._bad.reasons)
+
+    @property
+    def input_rule(self):
+        """dict. How a photograph becomes an input in evaluation, see `MultiExitModel`."""
+        return {"resize": "shorter_side_then_centre_crop", "interpolation": "bilinear",
+                "crop": CROP_SHARE, "size": [self.size, self.size]}
+
+    def _rule(self):
+        return InputRule.from_dict(self.input_rule, 3)
+
+    def resized(self, size):
+        """Return the same photographs, to be read at another size."""
+        return dataclasses.replace(self, size=size)
+
+    def read(self, position, rule):
+        """Return a picture, uint8 `(size, size, 3)`, and its label.
+
+        Args:
+            position: int. Number of the file.
+            rule: `InputRule`, or another object whose `apply` makes an array of a pillow picture.
+
+        Raises:
+            UnreadablePicturesError: If very many files one after the other cannot be read, as when
+                the disk is gone.
+        """
+        reasons = {}
+        for step in range(min(len(self), _MOST_BAD_IN_A_ROW)):
+            place = (int(position) + step) % len(self)
+            try:
+                return read_picture(self.x[place], rule), self.y[place]
+            except UnreadablePicturesError as error:
+                reasons.update(error.reasons)
+                self._bad.note(error.reasons)
+        raise UnreadablePicturesError(reasons, len(self))
+
+    def batches(self, batch_size, repeat=False):
+        """Return a grain pipeline of all photographs in order, for evaluation.
+
+        Args:
+            batch_size: int. The first batch may be smaller: Keras looks at the beginning for what
+                sizes there are.
+            repeat: bool. Whether it begins anew after the last batch, without end.
+
+        Returns:
+            `grain.IterDataset` of `(pictures, labels)`.
+
+        Raises:
+            ImportError: If grain is not installed.
+        """
+        grain = import_grain()
+        rule = self._rule()
+        first = len(self) % batch_size or batch_size
+
+        def load(number):
+            stop = first + number * batch_size
+            rows = range(max(stop - batch_size, 0), stop)
+            pictures, labels = zip(*(self.read(row, rule) for row in rows))
+            return np.stack(pictures), np.array(labels)
+
+        batches = grain.MapDataset.range(-(-len(self) // batch_size)).map(load)
+        # A thread reads a whole batch.
+        threads = os.cpu_count() or 1
+        return (batches.repeat() if repeat else batches).to_iter_dataset(
+            grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1))
+
+    def warn_of_bad_files(self):
+        """Warn of the files that could not be read so far, if there are any, with their names."""
+        bad = self.bad_files
+        if not bad:
+            return
+        lines = [f"\n  {path}: {bad[path]}" for path in sorted(bad)[:_MOST_BAD_SHOWN]]
+        more = f"\n  and {len(bad) - _MOST_BAD_SHOWN} more" if len(bad) > _MOST_BAD_SHOWN else ""
+        warnings.warn(
+            f"{len(bad)} of {len(self)} files cannot be read as pictures and were replaced by "
+            f"their neighbours. Repair or remove them:{''.join(lines)}{more}", stacklevel=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotographData:
+    """The parts of a data set in files. `validation` chooses checkpoints; `test` is read once."""
+
+    train: Photographs
+    validation: Photographs
+    test: Photographs
+    class_names: tuple
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomCrop:
+    """Cut a random part out of a picture, scale it, and mirror every second one.
+
+    Args:
+        size: int. Side of the result.
+        rng: `numpy.random.Generator`.
+
+    Reference:
+        [Szegedy et al., 2015](https://arxiv.org/abs/1409.4842), section 6.
+    """
+
+    size: int
+    rng: np.random.Generator
+
+    def apply(self, picture):
+        """Return a `PIL.Image.Image` as a uint8 array `(size, size, 3)`."""
+        picture = upright(picture)
+        box = random_box(picture.width, picture.height, self.rng)
+        picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR, box)
+        pixels = np.asarray(picture, np.uint8)
+        return pixels[:, ::-1] if self.rng.random() < 0.5 else pixels
+
+
+def random_box(width, height, rng):
+    """Return the left, upper, right and lower side of a random part of a picture.
+
+    It has a random share of the area, from `AREAS`, and a random shape, from `RATIOS`. Where none
+    is found that fits, the largest centred part of an allowed shape is taken.
+    """
+    for _ in range(_ATTEMPTS):
+        area = rng.uniform(*AREAS) * width * height
+        ratio = math.exp(rng.uniform(*map(math.log, RATIOS)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return left, top, left + w, top + h
+    w = min(width, round(height * RATIOS[1])) or 1
+    h = min(height, round(width / RATIOS[0])) or 1
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def photograph_pipeline(photographs, batch_size, epochs, seed, first_epoch=0, augmentation=None):
+    """Return a grain pipeline of augmented batches, a pure function of its arguments.
+
+    Files are decoded by as many threads as there are processors. Every epoch has another order and
+    other crops. A run resumed at `first_epoch` sees the batches that it would have seen.
+
+    Args:
+        photographs: `Photographs`.
+        batch_size: int.
+        epochs: int. Number of the last epoch, counted from 1.
+        seed: int.
+        first_epoch: int. Epochs to leave out at the start.
+        augmentation: dict of arguments for `rand_augment`, or `None` for crops and flips only.
+
+    Returns:
+        `grain.IterDataset` of `(pictures, labels)`, `len(photographs) // batch_size` batches per
+        epoch.
+
+    Raises:
+        ImportError: If grain is not installed.
+    """
+    grain = import_grain()
+
+    def load(position, rng):
+        seed = rng.integers(2**31)
+        return *photographs.read(position, RandomCrop(photographs.size, rng)), seed
+
+    def finish(batch):
+        pictures, labels, seeds = batch
+        if augmentation:
+            pictures = rand_augment(pictures, seeds[0], **augmentation)
+        return pictures, labels
+
+    in_epoch = len(photographs) // batch_size * batch_size
+    order = grain.MapDataset.range(len(photographs)).seed(seed).shuffle().repeat(epochs)
+    # Cut after the random part, whose numbers depend on the place in the whole run.
+    files = order.random_map(load).slice(slice(first_epoch * in_epoch, epochs * in_epoch))
+    # pillow decodes and scales without Python's lock, so threads are enough. The buffer holds
+    # pictures: two batches, whatever their size.
+    pictures = files.to_iter_dataset(grain.ReadOptions(
+        num_threads=os.cpu_count() or 1, prefetch_buffer_size=2 * batch_size))
+    return pictures.batch(batch_size, drop_remainder=True).map(finish)
+

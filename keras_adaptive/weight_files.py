@@ -1,0 +1,121 @@
+"""Where weight files are found: the package, the cache folder, a path or a URL of the user's."""
+
+import hashlib
+import os
+import pathlib
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+
+from keras_adaptive.files import write_whole
+from keras_adaptive.weights import WeightsError
+
+_TIMEOUT_SECONDS = 60
+_CHUNK = 1 << 20
+
+
+def cache_folder():
+    """Return the folder for files that the package does not carry: `$KERAS_HOME/keras_adaptive`."""
+    home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
+    return pathlib.Path(home) / "keras_adaptive"
+
+
+def find(path, sha256):
+    """Return where the weights of a record are: in the package, or in the cache folder.
+
+    Args:
+        path: path in the package.
+        sha256: string. Digest of the file, which is its name in the cache folder.
+
+    Raises:
+        WeightsError: If they are in neither place.
+    """
+    cached = cache_folder() / f"{sha256}.h5"
+    for place in (pathlib.Path(path), cached):
+        if place.is_file():
+            return place
+    raise WeightsError(
+        f"The weights are neither in the package, {path}, nor in the cache folder, {cached}. Put "
+        "the file into one of these places, or install keras_adaptive again."
+    )
+
+
+def fetch(source, most_bytes):
+    """Return the path of a weight file that the user names, and the digest that it must have.
+
+    A file behind a URL is kept in the cache folder, so that it comes over the net once.
+
+    Args:
+        source: path, or string `https://…`. A URL may end with `#sha256=` and 64 hexadecimal
+            digits, which are checked.
+        most_bytes: int. A larger file is not fetched.
+
+    Returns:
+        Tuple of a path and a string, `None` where no digest is known.
+
+    Raises:
+        WeightsError: If the URL is not https, cannot be had, or gives too many bytes or others
+            than its digest says.
+    """
+    text = os.fspath(source)
+    if not re.match("[a-zA-Z][a-zA-Z0-9+.-]+://", text):
+        return pathlib.Path(text), None
+    url, _, fragment = text.partition("#")
+    digest = fragment.removeprefix("sha256=").lower() if fragment else None
+    if not url.startswith("https://") or (fragment and not re.fullmatch("sha256=[0-9a-fA-F]{64}",
+                                                                         fragment)):
+        raise WeightsError(
+            "`weights` is a path or a URL `https://…`, which may end with `#sha256=` and 64 "
+            f"hexadecimal digits. Received: {text!r}."
+        )
+    name = digest or f"url-{hashlib.sha256(url.encode()).hexdigest()}"
+    path = cache_folder() / f"{name}.h5"
+    if not path.is_file():
+        content = _download(url, most_bytes)
+        if digest not in (None, hashlib.sha256(content).hexdigest()):
+            raise WeightsError(
+                f"{url} has sha256 {hashlib.sha256(content).hexdigest()}, expected {digest}. The "
+                "file there was changed; ask whoever gave you the digest."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda partial: partial.write_bytes(content))
+    return path, digest
+
+
+class _OnlyHttps(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection to anything but https."""
+
+    def redirect_request(self, request, file, code, message, headers, url):
+        if not url.startswith("https://"):
+            raise WeightsError(f"{request.full_url} leads to {url}, which is no https address.")
+        return super().redirect_request(request, file, code, message, headers, url)
+
+
+def _open(url):
+    return urllib.request.build_opener(_OnlyHttps).open(url, timeout=_TIMEOUT_SECONDS)
+
+
+def _download(url, most_bytes):
+    too_large = WeightsError(
+        f"{url} is larger than the weights of this network can be, {most_bytes:,} bytes. Build the "
+        "network with the arguments that the weights were trained with."
+    )
+    content = bytearray()
+    try:
+        with _open(url) as answer:
+            declared = answer.headers.get("Content-Length", "")
+            if declared.isdecimal() and int(declared) > most_bytes:
+                raise too_large
+            while chunk := answer.read(_CHUNK):
+                content += chunk
+                if len(content) > most_bytes:
+                    raise too_large
+    except (OSError, urllib.error.URLError) as error:
+        raise WeightsError(f"{url} cannot be fetched: {error}.") from error
+    if declared.isdecimal() and len(content) != int(declared):
+        raise WeightsError(
+            f"{url} gave {len(content):,} of {int(declared):,} bytes. The connection broke; call "
+            "again."
+        )
+    return bytes(content)

@@ -1,0 +1,218 @@
+"""Photographs read from their files: repeatable crops, resumed runs, and files that are damaged."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from keras_adaptive.evaluation import ExitOutputs
+from keras_adaptive.evaluation.operating_points import spread
+from keras_adaptive.models import RANet
+from keras_adaptive.picture_files import UnreadablePicturesError
+from keras_adaptive.training import Recipe, train
+from keras_adaptive.training.augment import rand_augment
+from keras_adaptive.training.datasets import load_data
+from keras_adaptive.training.photographs import (
+    AREAS,
+    RATIOS,
+    PhotographData,
+    RandomCrop,
+    photograph_pipeline,
+    random_box,
+)
+
+CLASSES = ("n01", "n02")
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Folder like ImageNet's: two classes, dark and bright, in JPEGs of several sizes and kinds."""
+    random = np.random.default_rng(0)
+    for part, count in (("train", 7), ("val", 3)):
+        for number, name in enumerate(CLASSES):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = random.integers(0, 60, (40 + 5 * i, 60, 3)) + 150 * number
+                picture = Image.fromarray(pixels.astype("uint8"))
+                kind = {1: "L", 2: "CMYK"}.get(i, "RGB")
+                picture.convert(kind).save(folder / f"{name}_{i}.JPEG")
+    return tmp_path
+
+
+@pytest.fixture
+def data(tree):
+    return load_data(tree, 16)
+
+
+def all_batches(pipeline):
+    return list(pipeline)
+
+
+def assert_same(ours, theirs):
+    assert len(ours) == len(theirs) > 0
+    for (x, y), (x2, y2) in zip(ours, theirs):
+        assert_array_equal(x, x2)
+        assert_array_equal(y, y2)
+
+
+def test_a_tree_like_imagenets_is_listed_and_not_read(data, tree):
+    """A part of the training pictures is held back; `val` is what is reported."""
+    assert isinstance(data, PhotographData)
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [13, 1, 6]
+    assert data.class_names == CLASSES and data.test.y.tolist() == [0, 0, 0, 1, 1, 1]
+    assert not set(data.train.x) & set(data.validation.x)
+    assert load_data(tree).validation.x.tolist() == data.validation.x.tolist()
+    assert load_data(tree).train.size == 224
+
+
+def test_names_of_classes_come_from_imagenets_list(tree):
+    """Two classes of one name are told apart."""
+    path = tree / "LOC_synset_mapping.txt"
+    path.write_text("n01 tench, Tinca tinca\nn02 goldfish, Carassius auratus\n")
+    assert load_data(tree).class_names == ("tench", "goldfish")
+    path.write_text("n01 crane\nn02 crane\n")
+    assert load_data(tree).class_names == ("crane (n01)", "crane (n02)")
+
+
+def test_a_val_folder_without_classes_is_told(tree):
+    """As ImageNet's comes out of its archive."""
+    for path in sorted((tree / "val").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    Image.new("RGB", (8, 8)).save(tree / "val" / "ILSVRC2012_val_00000001.JPEG")
+
+    with pytest.raises(ValueError, match="2 classes in train and 0 in val.*'n01', 'n02'"):
+        load_data(tree)
+
+
+def test_grey_and_cmyk_files_become_rgb(data):
+    """Every picture has the size and the three channels of the network's input."""
+    for picture, label in (data.test.read(i, RandomCrop(16, np.random.default_rng(i)))
+                           for i in range(6)):
+        assert (picture.shape, picture.dtype) == ((16, 16, 3), np.uint8)
+        assert (picture.mean() > 120) == label
+    for batch, _ in data.test.batches(4):
+        assert batch.shape[1:] == (16, 16, 3)
+
+
+def test_a_pipeline_repeats_exactly_and_every_epoch_differs(data):
+    pytest.importorskip("grain")
+    first = all_batches(photograph_pipeline(data.train, 4, 2, seed=3))
+
+    assert_same(first, all_batches(photograph_pipeline(data.train, 4, 2, seed=3)))
+    assert len(first) == 6
+    assert not np.array_equal(first[0][0], first[3][0])
+    other = all_batches(photograph_pipeline(data.train, 4, 2, seed=4))
+    assert not np.array_equal(first[0][0], other[0][0])
+
+
+@pytest.mark.parametrize("augmentation", [None, {"num_ops": 2, "factor": 0.4}])
+def test_a_pipeline_resumed_sees_the_batches_it_would_have_seen(data, augmentation):
+    """Crops and strengths of changes, too, depend on the place in the whole run only."""
+    pytest.importorskip("grain")
+    whole = all_batches(photograph_pipeline(data.train, 6, 2, 3, augmentation=augmentation))
+
+    resumed = photograph_pipeline(data.train, 6, 2, 3, first_epoch=1, augmentation=augmentation)
+
+    assert_same(whole[2:], all_batches(resumed))
+
+
+def test_rand_augment_changes_pictures_and_repeats():
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype="uint8")
+
+    changed = rand_augment(pictures, 5, num_ops=2, factor=0.6)
+
+    assert (changed.shape, changed.dtype) == (pictures.shape, np.uint8)
+    assert_array_equal(changed, rand_augment(pictures, 5, num_ops=2, factor=0.6))
+    assert any((rand_augment(pictures, seed, num_ops=2, factor=0.6) != pictures).any()
+               for seed in range(3))
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.integers(0, 2**32))
+def test_a_crop_lies_in_the_picture(width, height, seed):
+    """Of any picture, also of one that is a line; where it fits, area and shape are the paper's."""
+    left, top, right, bottom = random_box(width, height, np.random.default_rng(seed))
+
+    assert 0 <= left < right <= width and 0 <= top < bottom <= height
+    if min(width, height) > 100 and max(width, height) < 1.3 * min(width, height):
+        share = (right - left) * (bottom - top) / (width * height)
+        assert 0.97 * AREAS[0] <= share <= 1
+        assert 0.96 * RATIOS[0] <= (right - left) / (bottom - top) <= 1.04 * RATIOS[1]
+
+
+def test_damaged_files_are_replaced_counted_and_named(data):
+    """Training goes on, with the same neighbour each time; the end tells which files were bad."""
+    pytest.importorskip("grain")
+    broken = [data.train.x[2], data.train.x[5]]
+    with open(broken[0], "r+b") as file:
+        file.truncate(600)
+    with open(broken[1], "wb") as file:
+        file.write(b"no picture")
+    rule = data.train._rule()
+
+    picture, label = data.train.read(2, rule)
+
+    assert_array_equal(picture, data.train.read(3, rule)[0])
+    assert label == data.train.y[3]
+    assert_same(all_batches(photograph_pipeline(data.train, 4, 1, 0)),
+                all_batches(photograph_pipeline(data.train, 4, 1, 0)))
+    assert sorted(data.train.bad_files) == sorted(broken)
+    with pytest.warns(UserWarning, match=r"2 of 13 files cannot be read(.|\n)*cut short"):
+        data.train.warn_of_bad_files()
+
+
+def test_a_disk_that_is_gone_is_an_error(data):
+    for path in data.test.x:
+        with open(path, "wb"):
+            pass
+
+    with pytest.raises(UnreadablePicturesError, match="6 of 6 files"):
+        data.test[0]
+
+
+def test_a_recipe_trains_on_the_tree(tree, content, tmp_path):
+    """To the end, beside a damaged file; the predictor will cut pictures as validation did."""
+    pytest.importorskip("grain")
+    phases = [{"epochs": 2, "image_size": 20}]
+    recipe = Recipe.from_dict("test", {
+        **content, "model": {**content["model"], "num_classes": 2, "normalization": "imagenet"},
+        "training": {**content["training"], "batch_size": 4, "phases": phases,
+                     "rand_augment": {"num_ops": 1}}})
+    data = load_data(tree, recipe.image_size)
+    with open(data.train.x[3], "r+b") as file:
+        file.truncate(300)
+
+    with pytest.warns(UserWarning, match="1 of 13 files cannot be read") as caught:
+        model = train(recipe, data, tmp_path / "run", verbose=0)
+
+    assert not [warning for warning in caught if "ran out of data" in str(warning.message)]
+    assert model.class_names == list(CLASSES)
+    assert model.input_rule == {"resize": "shorter_side_then_centre_crop", "size": [20, 20],
+                                "interpolation": "bilinear", "crop": 0.875}
+
+
+def test_every_validation_sees_every_photograph_once(data):
+    """Repeated without end, the pipeline begins anew with its first, smaller batch."""
+    pytest.importorskip("grain")
+    batches = iter(data.test.batches(4, repeat=True))
+
+    labels = [next(batches)[1].tolist() for _ in range(4)]
+
+    assert labels == [[0, 0], [0, 1, 1, 1]] * 2
+
+
+def test_evaluation_reads_photographs_batch_by_batch(data, tiny_arguments):
+    """Whatever the batch size, each picture has its answer and its label."""
+    pytest.importorskip("grain")
+    model = RANet(**{**tiny_arguments, "num_classes": 2, "pooling": "global"},
+                  normalization="imagenet")
+    photographs = spread(data.test, 5).resized(32)
+
+    outputs = ExitOutputs.from_model(model, photographs.pictures, photographs.y, batch_size=2)
+
+    pictures = np.stack([photographs[i] for i in range(5)])
+    expected = ExitOutputs.from_model(model, pictures, photographs.y)
+    np.testing.assert_allclose(outputs.probabilities, expected.probabilities, atol=1e-5)
+    assert_array_equal(outputs.labels, photographs.y)
