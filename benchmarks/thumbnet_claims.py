@@ -34,6 +34,7 @@ from keras_adaptive.models.inputs import STATISTICS
 from keras_adaptive.models.resized import copy_for_size
 from keras_adaptive.models.thumbnet import ThumbNet
 from keras_adaptive.training.datasets import load_data, steps_per_epoch, training_pipeline
+from keras_adaptive.training.recipe import PRECISIONS
 
 TEACHER = "resnet20_cifar10"
 BATCH_SIZE = 64
@@ -82,31 +83,33 @@ CLAIMS = [
 ]
 
 
-def make(arm, teacher, ratio):
+def make(arm, teacher, ratio, precision="float32"):
     """Return the `ThumbNet` of an arm.
 
     Args:
         arm: string in `ARMS`.
         teacher: trained `keras.Model` for pictures of 32 pixels.
         ratio: int.
+        precision: string, a dtype policy.
     """
     mean, std = STATISTICS["cifar10"]
     if arm in STUDENTS:
         _, arguments = STUDENTS[arm]
         return ThumbNet.from_teacher(teacher, ratio, hidden_filters=16, mean=mean, std=std,
-                                     **arguments)
+                                     precision=precision, **arguments)
     pictures = keras.Input(teacher.input_shape[1:])
+    copied = {"input_shape": teacher.input_shape[1:], "precision": precision}
     if arm == "small":
         # Half the width costs a quarter, as half the side does.
         student = ResNet(20, 16 // ratio, num_classes=teacher.output_shape[-1],
                          normalization="cifar10")
-        student = copy_for_size(student, teacher.input_shape[1:], name="student")
+        student = copy_for_size(student, name="student", **copied)
         view = keras.layers.Identity()(pictures)
     else:
-        student = copy_for_size(teacher, teacher.input_shape[1:], name="student")
+        student = copy_for_size(teacher, name="student", **copied)
         view = keras.layers.UpSampling2D(ratio)(Thumbnail(ratio)(pictures))
     return ThumbNet(keras.Model(pictures, view, name="downscaler"), student,
-                    copy_for_size(teacher, teacher.input_shape[1:], name="teacher"),
+                    copy_for_size(teacher, name="teacher", **copied),
                     **_LABELS_AND_TEACHER)
 
 
@@ -171,7 +174,8 @@ def main(argv=None):
     parser.add_argument("--ratio", type=int, choices=(2, 4), default=2)
     parser.add_argument("--arms", default=",".join(ARMS), help="default: all of %(default)s")
     parser.add_argument("--pictures", type=int, default=4500, help="default: %(default)s")
-    parser.add_argument("--epochs", type=int, default=10, help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=6, help="default: %(default)s")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--output", type=pathlib.Path, default=RESULTS / "thumbnet_claims.csv")
     arguments = parser.parse_args(argv)
@@ -182,10 +186,10 @@ def main(argv=None):
     train = data.train.head(arguments.pictures)
     teacher = zoo.load(TEACHER, pretrained=True)
     rows = read_rows(arguments.output) if arguments.output.exists() else []
-    scale = str(len(train)), str(arguments.epochs)
-    if any((row["pictures"], row["epochs"]) != scale for row in rows):
-        parser.error(f"{arguments.output} holds runs with other pictures or epochs, which cannot "
-                     "be compared with these. Give another --output.")
+    scale = str(len(train)), str(arguments.epochs), arguments.precision
+    if any((row["pictures"], row["epochs"], row["precision"]) != scale for row in rows):
+        parser.error(f"{arguments.output} holds runs with other pictures, epochs or precision, "
+                     "which cannot be compared with these. Give another --output.")
     done = {(row["arm"], int(row["ratio"]), int(row["seed"])) for row in rows}
     for seed in range(arguments.seeds):
         for arm in arguments.arms.split(","):
@@ -193,12 +197,13 @@ def main(argv=None):
                 continue
             keras.utils.set_random_seed(seed)
             start = time.perf_counter()
-            thumbnet = make(arm, teacher, arguments.ratio)
+            thumbnet = make(arm, teacher, arguments.ratio, arguments.precision)
             accuracy = run(thumbnet, train, data.validation, arguments.epochs, seed)
             rows.append({
                 "arm": arm, "ratio": arguments.ratio, "seed": seed, "accuracy": f"{accuracy:.4f}",
                 "macs": exit_macs(thumbnet.on_pictures())[-1], "pictures": len(train),
-                "epochs": arguments.epochs, "seconds": round(time.perf_counter() - start),
+                "epochs": arguments.epochs, "precision": arguments.precision,
+                "seconds": round(time.perf_counter() - start),
                 **describe()})
             save_rows(arguments.output, rows)
             print(f"{arm}, ratio {arguments.ratio}, seed {seed}: {accuracy:.2%}, "

@@ -331,7 +331,7 @@ def test_thumbnet_claims(load_script, data, tmp_path, monkeypatch, capsys):
     assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
     assert "it beats the honest control" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        script.main([*map(str, arguments), "--pictures", "12", "--output",
+        script.main([*map(str, arguments), "--epochs", "2", "--output",
                      str(tmp_path / "out.csv")])
 
 
