@@ -17,6 +17,7 @@ _PLACES = {
     "RANet": "keras_adaptive.models",
     "Recipe": "keras_adaptive.training",
     "attach_exits": "keras_adaptive.attach",
+    "cascade": "keras_adaptive.models.cascade",
     "exit_macs": "keras_adaptive.graph",
     "export_stages": "keras_adaptive.export",
     "layer_macs": "keras_adaptive.graph",
