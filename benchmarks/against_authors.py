@@ -12,8 +12,8 @@ one process with as many threads:
 - `whole`: our network with all exits, compiled on an engine, from the pictures as they are;
 - `nobody`: `EarlyExitPredictor.predict` with a threshold that nobody reaches;
 - `adaptive`: `EarlyExitPredictor.predict` with thresholds chosen on the validation part, the
-  cheapest there that lose at most --max-loss points against the last exit. What they lose on the
-  test part is in the results.
+  cheapest of a row of budgets there that lose at most --max-loss points against the last exit.
+  What they lose on the test part is in the results.
 
 The authors' network has weights as their program draws them: speed does not depend on weights. With
 --parity, a folder that holds a checkpoint of theirs (`checkpoint.pth`), its arguments
@@ -54,6 +54,8 @@ ARGUMENTS = {
     "nScales": 3, "compress_factor": 0.25, "step": 2, "stepmode": "lg", "reduction": 0.5,
     "bnAfter": True, "num_classes": 10,
 }
+
+_NUM_BUDGETS = 60  # mean multiply-adds that are tried, evenly spread
 
 
 class Authors:
@@ -139,10 +141,23 @@ def largest_difference(checkout, folder):
 
 
 def choose_thresholds(model, validation, max_loss):
-    """Return the cheapest thresholds that lose at most `max_loss` points on a validation part."""
+    """Return the cheapest thresholds that lose at most `max_loss` points on a validation part.
+
+    A search among all thresholds for that loss finds some that look harmless by chance. So the
+    thresholds of each budget are those that are best by calibrated confidences, and labels only
+    choose the budget: above the one chosen, no budget that was tried loses more.
+    """
     outputs = ExitOutputs.from_model(model, validation.x, validation.y)
+    search = ThresholdSearch(outputs, model.exit_macs, smooth=True)
     goal = outputs.accuracies()[-1] - max_loss / 100
-    return ThresholdSearch(outputs, model.exit_macs).reaching(goal)
+    budgets = np.linspace(model.exit_macs[0], model.exit_macs[-1], _NUM_BUDGETS)
+    chosen = search.within(budgets[-1])
+    for budget in budgets[-2::-1]:
+        cheaper = search.within(budget)
+        if cheaper.accuracy < goal:
+            break
+        chosen = cheaper
+    return chosen
 
 
 def time_all(model, authors, split, thresholds, engines, batch_size, repeats):

@@ -16,6 +16,7 @@ _PLACES = {
     "Prediction": "keras_adaptive.inference.prediction",
     "RANet": "keras_adaptive.models",
     "Recipe": "keras_adaptive.training",
+    "ThumbNet": "keras_adaptive.models.thumbnet",
     "attach_exits": "keras_adaptive.attach",
     "cascade": "keras_adaptive.models.cascade",
     "exit_macs": "keras_adaptive.graph",

@@ -3,7 +3,7 @@
 import keras
 
 from keras_adaptive.graph import exit_macs, flatten, layer_macs, tensors_by_layer
-from keras_adaptive.inference.logits import exits_give_logits
+from keras_adaptive.inference.logits import exits_give_logits, without_softmax
 from keras_adaptive.layers import ExitHead
 from keras_adaptive.models import MultiExitModel
 from keras_adaptive.names import did_you_mean
@@ -186,19 +186,10 @@ def _logits(model, tensors, name, train_trunk):
 def _before_softmax(model, tensors, train_trunk):
     layer = model.layers[-1]
     (before, *_), _ = tensors.get(layer.name, ([None], []))
-    if isinstance(layer, keras.layers.Softmax) or (
-            isinstance(layer, keras.layers.Activation)
-            and layer.activation is keras.activations.softmax):
+    linear = without_softmax(layer, model.name)
+    if linear is None:
         return before
-    if isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.softmax:
-        # The same weights without the softmax: a copy, because a layer has one activation.
-        linear = keras.layers.Dense.from_config(
-            {**layer.get_config(), "activation": "linear", "name": f"{layer.name}_logits"})
-        logits = linear(before)
-        linear.set_weights(layer.get_weights())
-        linear.trainable = train_trunk
-        return logits
-    raise ValueError(
-        f"{model.name!r} ends with {layer.name!r}, a {type(layer).__name__}, whose logits are not "
-        "to be had. End it with a Dense layer or a Softmax layer over the classes."
-    )
+    logits = linear(before)
+    linear.set_weights(layer.get_weights())
+    linear.trainable = train_trunk
+    return logits

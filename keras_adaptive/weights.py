@@ -111,8 +111,17 @@ def _read_checked(path, sha256, size_bytes):
 
 
 def _variables(model):
-    """Return the model's variables by their paths."""
-    variables = {variable.path: variable for variable in model.weights}
+    """Return the model's variables by their paths, behind the names of the models they are in."""
+    variables = {}
+
+    def add(part, prefix):
+        for layer in part.layers:
+            if isinstance(layer, keras.Model):
+                add(layer, f"{prefix}{layer.name}/")
+            else:
+                variables.update({prefix + variable.path: variable for variable in layer.weights})
+
+    add(model, "")
     if len(variables) != len(model.weights):
         raise ValueError(
             f"Variables of {model.name!r} share a path, so a file keyed by path cannot hold them. "

@@ -56,6 +56,21 @@ def test_a_network_gets_back_what_was_written(tiny_arguments, tmp_path, dtype):
         assert_array_equal(received[path], value.astype(dtype).astype("float32"), err_msg=path)
 
 
+def test_models_inside_a_model_keep_their_variables_apart(tmp_path):
+    """Two parts with layers of the same names, as student and teacher have, are both written."""
+    def make_pair():
+        inputs = keras.Input((4,))
+        return keras.Model(inputs, [make_model("first")(inputs), make_model("second")(inputs)])
+
+    trained, fresh = make_pair(), make_pair()
+    write_weights(trained, tmp_path / "weights.h5")
+
+    read(fresh, tmp_path / "weights.h5")
+
+    for received, expected in zip(fresh.get_weights(), trained.get_weights()):
+        assert_array_equal(received, expected)
+
+
 def test_a_file_holds_one_dataset_per_variable_under_its_path(model, path):
     """Files can be read without this package, and are the same on every backend."""
     with h5py.File(path) as file:

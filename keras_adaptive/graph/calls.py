@@ -68,6 +68,18 @@ class Call:
             kwargs["training"] = False
         return keras.tree.flatten(self.operation(*args, **kwargs))
 
+    def repeat(self, operation, inputs):
+        """Return the list of what another operation gives when it is called as this one was.
+
+        Args:
+            operation: `keras.Operation` of the same kind.
+            inputs: list of tensors, in the place of `inputs`.
+        """
+        tensors = {id(symbol): tensor
+                   for symbol, tensor in zip(self._arguments.keras_tensors, inputs)}
+        args, kwargs = self._arguments.fill_in(tensors)
+        return keras.tree.flatten(operation(*args, **kwargs))
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Calls:
@@ -105,7 +117,7 @@ class Calls:
         return groups
 
 
-def flatten(model, order=None):
+def flatten(model, order=None, open_layers=True):
     """Return the calls of stock operations that a model consists of.
 
     Nested Functional and Sequential models are walked into. A layer that is made of other layers is
@@ -117,6 +129,8 @@ def flatten(model, order=None):
         model: `keras.Model`, Functional or Sequential.
         order: sequence of strings or `None`. Names of the outputs in the order of the exits; needed
             where the model's outputs are a dict. Defaults to the order of the list.
+        open_layers: bool. Whether layers that are made of layers are looked into. Without it only
+            nested models are walked into.
 
     Returns:
         `Calls`.
@@ -133,7 +147,7 @@ def flatten(model, order=None):
             "`inputs = keras.Input(shape); keras.Model(inputs, model(inputs))`."
         )
     names, positions = _order_of_outputs(graph, order)
-    walk = _Walk()
+    walk = _Walk(open_layers)
     inputs = [walk.add(_spec(tensor)) for tensor in graph.inputs]
     outputs = walk.into_graph(graph, inputs, path=())
     return Calls(
@@ -281,7 +295,8 @@ class _Walk:
     tensors inside both times.
     """
 
-    def __init__(self):
+    def __init__(self, open_layers):
+        self.open_layers = open_layers
         self.calls = []
         self.specs = {}
         self._fresh = itertools.count()
@@ -321,7 +336,7 @@ class _Walk:
                     for value, tensor in zip(inputs, graph.inputs)
                 ]
                 return self.into_graph(graph, inputs, path)
-            if sublayers(operation):
+            if self.open_layers and sublayers(operation):
                 self._check_masks(inputs)
                 symbols, outputs, nodes = _look_inside(
                     node, [self.specs[value] for value in inputs])

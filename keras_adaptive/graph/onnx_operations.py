@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_adaptive.graph.steps import activation_of
+from keras_adaptive.layers.thumbnail import shrinking_matrix
 
 
 class UnsupportedOperationError(ValueError):
@@ -333,6 +334,15 @@ def _aligned_resize(writer, call):
     _give(writer, call, writer.add(
         "Resize", [writer.name(call.inputs[0]), "", scales], mode="linear",
         coordinate_transformation_mode="align_corners"))
+
+
+@_writes("Thumbnail")
+def _thumbnail(writer, call):
+    layer = call.operation
+    rows, columns = (shrinking_matrix(size, layer.ratio, layer.method)
+                     for size in writer.shape(call.inputs[0])[1:3])
+    name = writer.add("MatMul", [writer.constant(rows), writer.name(call.inputs[0])])
+    _give(writer, call, writer.add("MatMul", [name, writer.constant(columns.T)]))
 
 
 @_writes("UpSampling2D")

@@ -5,8 +5,10 @@ from its calls and its variables' values; nothing is traced and no other convert
 """
 
 import dataclasses
+import hashlib
 import importlib.util
 import itertools
+import weakref
 
 import keras
 import numpy as np
@@ -21,6 +23,9 @@ __all__ = ["OnnxStage", "UnsupportedOperationError", "write_stages"]
 OPSET = 18
 CHANNEL_STEP, WIDE = 4, 64  # see `_write_convolution`
 IR_VERSION = 9  # of the file; runtimes refuse newer ones than they know
+
+# What was written last, by `Stage`: the key of its weights and settings, and the `OnnxStage`.
+_WRITTEN = weakref.WeakKeyDictionary()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +50,8 @@ class OnnxStage:
 def write_stages(stages, from_logits, merge=True):
     """Return stages as ONNX graphs.
 
+    A stage whose weights are those of the last time is not written again.
+
     Args:
         stages: list of `Stage`, of a model with one input.
         from_logits: list of bools, one per stage: whether a softmax follows its exit.
@@ -62,8 +69,18 @@ def write_stages(stages, from_logits, merge=True):
         raise ImportError(
             "Writing ONNX needs the `onnx` package: `pip install keras_adaptive[onnx]`."
         )
-    return [_StageWriter(stage, is_logits, merge).write()
+    return [_write_once(stage, is_logits, merge)
             for stage, is_logits in zip(stages, from_logits)]
+
+
+def _write_once(stage, is_logits, merge):
+    digest = hashlib.sha256()
+    for variable in stage.variables:
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)))
+    key = digest.digest(), is_logits, merge
+    if _WRITTEN.get(stage, (None,))[0] != key:
+        _WRITTEN[stage] = key, _StageWriter(stage, is_logits, merge).write()
+    return _WRITTEN[stage][1]
 
 
 class _StageWriter:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_adaptive.evaluation import ExitOutputs
 from keras_adaptive.evaluation.risk import choose_safe_threshold
 from keras_adaptive.evaluation.thresholds import ThresholdSearch
+from keras_adaptive.inference.progress import show_progress
 from keras_adaptive.inference.stage_runner import StageRunner
 from keras_adaptive.inference.stage_times import (
     savings_ms,
@@ -117,6 +119,56 @@ class Variant:
     stages: StageRunner
     macs: list
     make_schedule: Callable
+
+
+def run_all_exits(stages, read, network_input, images, labels, batch_size, verbose, num_timed):
+    """Run all stages on all pictures, without choosing.
+
+    Args:
+        stages: `StageRunner` of the exits in use.
+        read: function that checks what a stage gave, see `Answers.read`.
+        network_input: `NetworkInput`.
+        images: pictures, as for `predict` of the predictor.
+        labels: int array, one per picture.
+        batch_size: int.
+        verbose: bool or `"auto"`, as for `predict`.
+        num_timed: int. Number of pictures to keep for timing: memory may not hold all.
+
+    Returns:
+        Tuple of the answers, `ExitOutputs`; the pictures' size; and the first batches, as stage 1
+        takes them, of `num_timed` pictures or a little more, or `None` for 0.
+
+    Raises:
+        ValueError: If there are no pictures, or not one label for each.
+    """
+    pictures = network_input.open(images)
+    per_batch, sample, size, num_pictures = [], [], network_input.size, 0
+    with (
+        show_progress(pictures.num_pictures, batch_size, verbose) as advance,
+        network_input.batches(pictures, batch_size) as batches,
+    ):
+        for batch in batches:
+            if num_pictures < num_timed:
+                sample.append(batch)
+            size, answers = batch.shape[1:3], []
+            carried = stages.admit(batch)
+            positions = num_pictures + np.arange(len(batch))
+            num_pictures += len(batch)
+            for stage in range(1, stages.num_stages + 1):
+                probabilities = stages.run(stage, carried, batch_size)
+                answers.append(read(stage, positions, probabilities))
+            per_batch.append(np.stack(answers))
+            advance(len(batch))
+    if not per_batch:
+        raise ValueError("`x` holds no pictures; thresholds are chosen on some thousand.")
+    labels = np.asarray(labels)
+    if labels.reshape(-1).shape != (num_pictures,) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"`y` takes one whole number per picture: {num_pictures}. Received: shape "
+            f"{labels.shape}, dtype {labels.dtype}."
+        )
+    outputs = ExitOutputs(np.concatenate(per_batch, axis=1), labels.reshape(-1))
+    return outputs, size, np.concatenate(sample) if sample else None
 
 
 def choose_fastest(aim, outputs, in_use, make_variant, pictures, batch_size,

@@ -4,6 +4,7 @@ import functools
 import math
 import pathlib
 import tempfile
+import weakref
 
 import keras
 
@@ -11,6 +12,9 @@ from keras_adaptive.graph import exit_macs, split_into_stages
 from keras_adaptive.inference.engines.keras_engine import peek
 from keras_adaptive.inference.logits import exits_give_logits
 
+# The lists of `Stage` that were made of a model, by its exits in use. A graph does not change,
+# only weights do.
+_STAGES = weakref.WeakKeyDictionary()
 _MARK_SIZE = 1024  # numbers that a variable has at most which tells of changed weights
 
 
@@ -41,14 +45,14 @@ class KerasNetwork:
         self.class_names = getattr(self.model, "class_names", None)
         self.input_rule = getattr(self.model, "input_rule", None)
         self._gives_logits = exits_give_logits(self.model, from_logits)
-        self._stages = {}
 
     def stages(self, exits):
         """Return the list of `Stage` that the given exits need, for `prepare` of an engine."""
         exits = tuple(exits)
-        if exits not in self._stages:  # a model's graph does not change, only its weights do
-            self._stages[exits] = split_into_stages(_with_exits(self.model, exits))
-        return self._stages[exits]
+        known = _STAGES.setdefault(self.model, {})
+        if exits not in known:
+            known[exits] = split_into_stages(_with_exits(self.model, exits))
+        return known[exits]
 
     def gives_logits(self, exits):
         """Return, for each of the given exits, whether it gives logits; for `prepare`, too."""

@@ -1,4 +1,4 @@
-"""Whether the exits of a model give logits or probabilities."""
+"""Whether the exits of a model give logits or probabilities, and how to read before a softmax."""
 
 import keras
 
@@ -38,6 +38,30 @@ def exits_give_logits(model, from_logits="auto"):
         _gives_logits(number, value, makers)
         for number, value in enumerate(graph.outputs, start=1)
     ]
+
+
+def without_softmax(operation, model_name):
+    """Return what gives logits in the place of an operation that ends in a softmax.
+
+    Returns:
+        A new, unbuilt `keras.layers.Dense` without the softmax, for a dense layer, because a layer
+        has one activation; `None` for a softmax alone, whose input are the logits.
+
+    Raises:
+        ValueError: If the operation is something else.
+    """
+    if type(operation).__name__ == "Softmax" or (
+            isinstance(operation, keras.layers.Activation)
+            and operation.activation is keras.activations.softmax):
+        return None
+    if isinstance(operation, keras.layers.Dense) and (
+            operation.activation is keras.activations.softmax):
+        return keras.layers.Dense.from_config({**operation.get_config(), "activation": "linear",
+                                               "name": f"{operation.name}_logits"})
+    raise ValueError(
+        f"{model_name!r} ends with {operation.name!r}, a {type(operation).__name__}, whose logits "
+        "are not to be had. End it with a Dense layer or a Softmax layer over the classes."
+    )
 
 
 def _gives_logits(number, value, makers):

@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 
-from keras_adaptive.evaluation import ExitOutputs
-from keras_adaptive.evaluation.calibration import check_temperatures, with_temperature
+from keras_adaptive.evaluation.calibration import check_temperatures
 from keras_adaptive.evaluation.thresholds import NEVER
+from keras_adaptive.inference.answers import Answers
 from keras_adaptive.inference.arguments import (
     check_batch_size,
     check_deadline,
@@ -17,10 +17,9 @@ from keras_adaptive.inference.arguments import (
     choose_class_names,
     choose_exits,
 )
-from keras_adaptive.inference.calibrating import Aim, Variant, choose_fastest
+from keras_adaptive.inference.calibrating import Aim, Variant, choose_fastest, run_all_exits
 from keras_adaptive.inference.engines import prepare_engine
 from keras_adaptive.inference.inputs import NetworkInput
-from keras_adaptive.inference.prediction import Prediction
 from keras_adaptive.inference.progress import show_progress, show_warm_up
 from keras_adaptive.inference.progressive import run_by_exit
 from keras_adaptive.inference.schedule import Schedule
@@ -31,9 +30,6 @@ from keras_adaptive.inference.stage_times import measure_stage_times
 _MIN_TIMED_PICTURES = 128
 _TIMED_BATCHES = 4
 
-# By how much probabilities may miss a sum of 1. Half-precision softmaxes of thousands of classes
-# miss it by less.
-_LARGEST_GAP = 0.05
 _NO_TIME = 0.0002  # seconds between two calls within which nobody trains or loads weights
 
 
@@ -138,16 +134,15 @@ class EarlyExitPredictor:
         self.name = network.name
         self.num_exits = network.num_exits
         self.num_classes = network.num_classes
-        self.exits = choose_exits(exits, max_exit, network.num_exits)
         self._max_exit = max_exit
-        self._exit_numbers = np.array(self.exits, np.int64)
+        self._answers = Answers(
+            network, choose_exits(exits, max_exit, network.num_exits),
+            check_temperatures([1.0] * self.num_exits if temperatures is None else temperatures,
+                               self.num_exits),
+            choose_class_names(class_names, network))
         self.threshold = threshold
-        self.class_names = choose_class_names(class_names, network)
-        self.temperatures = check_temperatures(
-            [1.0] * self.num_exits if temperatures is None else temperatures, self.num_exits)
         self._network = network
         self._input = NetworkInput(network, preprocess)
-        self._costs = {}
 
     def refresh(self):
         """Take the model's weights as they are now.
@@ -182,6 +177,21 @@ class EarlyExitPredictor:
         return self._stages.engine
 
     @property
+    def exits(self):
+        """tuple of ints. The exits in use; see `use_exits`."""
+        return self._answers.exits
+
+    @property
+    def temperatures(self):
+        """tuple of floats, one per exit of the model."""
+        return self._answers.temperatures
+
+    @property
+    def class_names(self):
+        """tuple of strings, or None. The names of the classes."""
+        return self._answers.class_names
+
+    @property
     def threshold(self):
         """float, or tuple of floats, one per exit. May be set between predictions."""
         return self._threshold
@@ -190,7 +200,7 @@ class EarlyExitPredictor:
     def threshold(self, threshold):
         self._threshold = check_threshold(threshold, self.num_exits, self.name)
         per_exit = np.broadcast_to(np.float32(self._threshold), self.num_exits)
-        self._thresholds_in_use = per_exit[self._exit_numbers - 1]
+        self._thresholds_in_use = per_exit[np.array(self.exits) - 1]
 
     def use_exits(self, exits):
         """Use other exits from now on: their stages are prepared, which takes a moment.
@@ -239,7 +249,7 @@ class EarlyExitPredictor:
         self._refresh_if_changed()
         pictures = self._input.open(images)
         batch_size = self.rows_in_a_run(batch_size)
-        schedule = Schedule(self._stages, self._thresholds_in_use, batch_size, self._read,
+        schedule = Schedule(self._stages, self._thresholds_in_use, batch_size, self._answers.read,
                             pictures.num_pictures, is_over)
         answers, size = [], self._input.size
         with (
@@ -254,7 +264,7 @@ class EarlyExitPredictor:
             for answer in schedule.finish():
                 answers.append(answer)
                 advance(len(answer.positions))
-        prediction = self._collect(answers, size, pictures.files)
+        prediction = self._answers.collect(answers, size, pictures.files)
         self._last_answer = time.perf_counter()
         return prediction
 
@@ -295,12 +305,13 @@ class EarlyExitPredictor:
         with self._input.batches(pictures, sys.maxsize) as batches:
             batches = list(batches)
         if not batches:
-            return iter([self._collect([], self._input.size, pictures.files)])
+            return iter([self._answers.collect([], self._input.size, pictures.files)])
         return self._answer_by_exit(batches[0], self._thresholds_in_use, pictures.files)
 
     def _answer_by_exit(self, batch, thresholds, files):
-        for stages, probabilities in run_by_exit(self._stages, thresholds, batch, self._read):
-            yield self._predict_from(probabilities, stages, batch.shape[1:3], files)
+        answers = self._answers
+        for stages, probabilities in run_by_exit(self._stages, thresholds, batch, answers.read):
+            yield answers.predict_from(probabilities, stages, batch.shape[1:3], files)
 
     def warm_up(self, batch_size=64, verbose="auto"):
         """Run every stage on blank pictures, so that the first real ones need not wait.
@@ -386,7 +397,9 @@ class EarlyExitPredictor:
         num_timed = 0
         if aim.needs_times:
             num_timed = max(_MIN_TIMED_PICTURES, _TIMED_BATCHES * batch_size)
-        outputs, size, sample = self._all_exits(x, y, batch_size, verbose, num_timed)
+        self._refresh_if_changed()
+        outputs, size, sample = run_all_exits(
+            self._stages, self._answers.read, self._input, x, y, batch_size, verbose, num_timed)
         if aim.is_fastest:
             def make_variant(exits):
                 return self._make_variant(exits, size, batch_size)
@@ -399,48 +412,12 @@ class EarlyExitPredictor:
             if aim.needs_times:
                 times = measure_stage_times(
                     self._stages.engine, len(self.exits), sample, batch_size)
-            chosen = aim.choose(outputs, self._count_macs(size)[0], times)
+            chosen = aim.choose(outputs, self._answers.count_macs(size)[0], times)
         thresholds, shares = [NEVER] * self.num_exits, [0.0] * self.num_exits
         for number, threshold, share in zip(self.exits, chosen.thresholds, chosen.exit_shares):
             thresholds[number - 1], shares[number - 1] = threshold, share
         self.threshold = thresholds
         return dataclasses.replace(chosen, thresholds=self.threshold, exit_shares=tuple(shares))
-
-    def _all_exits(self, images, labels, batch_size, verbose, num_timed):
-        """Return the answers of all exits in use, the pictures' size, and some to time.
-
-        The answers are `ExitOutputs`. Pictures to time are the first batches, as stage 1 takes
-        them, of `num_timed` pictures or a little more: memory may not hold all.
-        """
-        self._refresh_if_changed()
-        pictures = self._input.open(images)
-        per_batch, sample, size, num_pictures = [], [], self._input.size, 0
-        with (
-            show_progress(pictures.num_pictures, batch_size, verbose) as advance,
-            self._input.batches(pictures, batch_size) as batches,
-        ):
-            for batch in batches:
-                if num_pictures < num_timed:
-                    sample.append(batch)
-                size, answers = batch.shape[1:3], []
-                carried = self._stages.admit(batch)
-                positions = num_pictures + np.arange(len(batch))
-                num_pictures += len(batch)
-                for stage in range(1, len(self.exits) + 1):
-                    probabilities = self._stages.run(stage, carried, batch_size)
-                    answers.append(self._read(stage, positions, probabilities))
-                per_batch.append(np.stack(answers))
-                advance(len(batch))
-        if not per_batch:
-            raise ValueError("`x` holds no pictures; thresholds are chosen on some thousand.")
-        labels = np.asarray(labels)
-        if labels.reshape(-1).shape != (num_pictures,) or labels.dtype.kind not in "iu":
-            raise ValueError(
-                f"`y` takes one whole number per picture: {num_pictures}. Received: shape "
-                f"{labels.shape}, dtype {labels.dtype}."
-            )
-        outputs = ExitOutputs(np.concatenate(per_batch, axis=1), labels.reshape(-1))
-        return outputs, size, np.concatenate(sample) if sample else None
 
     def _make_stages(self, exits):
         engine = prepare_engine(self._travels_as[0], self._network.stages(exits),
@@ -448,8 +425,7 @@ class EarlyExitPredictor:
         return StageRunner(engine, len(exits))
 
     def _switch_to(self, exits, stages):
-        self._stages, self.exits, self._costs = stages, exits, {}
-        self._exit_numbers = np.array(exits, np.int64)
+        self._stages, self._answers = stages, self._answers.with_exits(exits)
         self.threshold = self.threshold  # those in use are others now
 
     def _make_variant(self, exits, size, batch_size):
@@ -460,69 +436,9 @@ class EarlyExitPredictor:
             other._switch_to(exits, self._make_stages(exits))
 
         def make_schedule(thresholds):
-            return Schedule(other._stages, np.float32(thresholds), batch_size, other._read)
+            return Schedule(other._stages, np.float32(thresholds), batch_size, other._answers.read)
 
-        return Variant(exits, other._stages, other._count_macs(size)[0], make_schedule)
-
-    def _read(self, stage, positions, probabilities):
-        """Check what an exit in use gave, and scale it with its temperature."""
-        number = self.exits[stage - 1]
-        sums = np.add.reduce(probabilities, axis=1)
-        # NaN is not within it. One number needs no calls of NumPy, which are slow on scalars.
-        gap = abs(sums.item() - 1) if len(sums) == 1 else np.abs(sums - 1).max()
-        if not gap <= _LARGEST_GAP:
-            self._refuse(number, positions, sums)
-        return with_temperature(probabilities, self.temperatures[number - 1])
-
-    def _refuse(self, number, positions, sums):
-        if not np.isfinite(sums).all():
-            raise ValueError(
-                f"Exit {number} of {self.name!r} gave NaN or infinity for picture "
-                f"{positions[~np.isfinite(sums)][0]}. Its weights are damaged, or its precision "
-                "does not hold its values."
-            )
-        raise ValueError(
-            f"Exit {number} of {self.name!r} should give probabilities, but they add up to "
-            f"{sums[np.argmax(np.abs(sums - 1))]:.3g}. Pass `from_logits=True` if it gives logits."
-        )
-
-    def _collect(self, answers, size, files):
-        """Return the `Prediction` of pictures that have all left."""
-        if len(answers) == 1:  # of all pictures, in order
-            probabilities = np.array(answers[0].probabilities, np.float32)
-            stages = np.full(len(probabilities), answers[0].stage)
-            return self._predict_from(probabilities, stages, size, files)
-        num_pictures = sum(len(answer.positions) for answer in answers)
-        probabilities = np.zeros((num_pictures, self.num_classes), np.float32)
-        stages = np.ones(num_pictures, np.int64)
-        for answer in answers:
-            probabilities[answer.positions] = answer.probabilities
-            stages[answer.positions] = answer.stage
-        return self._predict_from(probabilities, stages, size, files)
-
-    def _predict_from(self, probabilities, stages, size, files):
-        """Return a `Prediction` of float32 probabilities and of the stages that gave them."""
-        costs, full_macs = self._count_macs(size)
-        return Prediction._of_checked(
-            class_ids=probabilities.argmax(axis=1),
-            confidences=np.maximum.reduce(probabilities, axis=1),
-            probabilities=probabilities,
-            exits=self._exit_numbers[stages - 1],
-            macs=costs[stages - 1],
-            full_macs=full_macs,
-            num_exits=self.num_exits,
-            class_names=self.class_names,
-            files=files,
-        )
-
-    def _count_macs(self, size):
-        """Return the cost of the exits in use and of the whole network, for pictures of a size."""
-        if size is None:  # there were no pictures, and the network takes any size
-            return np.zeros(len(self.exits), np.int64), 0
-        if size not in self._costs:
-            in_use, whole = self._network.count_macs(self.exits, size)
-            self._costs[size] = np.array(in_use, np.int64), whole
-        return self._costs[size]
+        return Variant(exits, other._stages, other._answers.count_macs(size)[0], make_schedule)
 
     def __reduce__(self):
         """Let the predictor travel to other processes, by `pickle` or `copy`.

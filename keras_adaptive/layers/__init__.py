@@ -2,16 +2,18 @@
 
 from keras_adaptive.layers.convolution import BottleneckConv, ConvBlock
 from keras_adaptive.layers.dense import DenseBlock, DenseLayer
+from keras_adaptive.layers.downscaler import Downscaler, FeatureDecoder
 from keras_adaptive.layers.exits import ExitHead
 from keras_adaptive.layers.fusion import FusionBlock, FusionLayer
 from keras_adaptive.layers.gradient import GradientScale
 from keras_adaptive.layers.initializers import FanInUniform, FanOutNormal
 from keras_adaptive.layers.multiscale import MultiScaleCell
 from keras_adaptive.layers.resize import AlignedResize
+from keras_adaptive.layers.thumbnail import Thumbnail
 from keras_adaptive.layers.transition import TransitionBlock
 
 __all__ = [
-    "AlignedResize", "BottleneckConv", "ConvBlock", "DenseBlock", "DenseLayer", "ExitHead",
-    "FanInUniform", "FanOutNormal", "FusionBlock", "FusionLayer", "GradientScale",
-    "MultiScaleCell", "TransitionBlock",
+    "AlignedResize", "BottleneckConv", "ConvBlock", "DenseBlock", "DenseLayer", "Downscaler",
+    "ExitHead", "FanInUniform", "FanOutNormal", "FeatureDecoder", "FusionBlock", "FusionLayer",
+    "GradientScale", "MultiScaleCell", "Thumbnail", "TransitionBlock",
 ]

@@ -55,3 +55,36 @@ class FanInUniform(_NumpyInitializer):
         limit = 1.0 / math.sqrt(math.prod(shape[:-1]))
         values = self._generator().uniform(-limit, limit, shape)
         return keras.ops.convert_to_tensor(values, dtype=dtype or keras.config.floatx())
+
+
+@keras.saving.register_keras_serializable(package="keras_adaptive")
+class ChannelValues(keras.initializers.Initializer):
+    """Given values, one per channel.
+
+    Args:
+        values: sequence of floats.
+    """
+
+    def __init__(self, values):
+        self.values = [float(value) for value in values]
+
+    def __call__(self, shape, dtype=None):
+        values = np.broadcast_to(np.asarray(self.values), shape)
+        return keras.ops.convert_to_tensor(values, dtype=dtype or keras.config.floatx())
+
+    def get_config(self):
+        return {"values": self.values}
+
+
+@keras.saving.register_keras_serializable(package="keras_adaptive")
+class BilinearUpsampling(keras.initializers.Initializer):
+    """Kernel of a transposed convolution with stride 2 that enlarges each channel bilinearly.
+
+    For kernels `(4, 4, channels, channels)`. A constant map keeps its value but for the rim, where
+    `padding="same"` reads zeros.
+    """
+
+    def __call__(self, shape, dtype=None):
+        line = np.array([0.25, 0.75, 0.75, 0.25])
+        values = np.einsum("i,j,kl->ijkl", line, line, np.eye(*shape[2:]))
+        return keras.ops.convert_to_tensor(values, dtype=dtype or keras.config.floatx())

@@ -1,10 +1,11 @@
-"""The configurations of the papers, by name."""
+"""The configurations of the papers, by name, and those of the networks they are measured with."""
 
 import inspect
 
 from keras_adaptive.models.baselines import DenseNet, ResNet
 from keras_adaptive.models.msdnet import MSDNet
 from keras_adaptive.models.ranet import RANet
+from keras_adaptive.models.thumbnet_cascade import ThumbNetCascade
 from keras_adaptive.names import did_you_mean
 
 _CIFAR_CLASSES = {"cifar10": 10, "cifar100": 100}
@@ -66,6 +67,12 @@ def _published():
         for depth in _DENSENET_BC_DEPTHS:
             yield f"densenet_bc{depth}_k12_{data}", DenseNet, {
                 "depth": depth, "growth_rate": 12, "bottleneck_factor": 4, "reduction": 0.5,
+                "num_classes": num_classes}
+        for ratio in (2, 4):
+            # Pictures of 32 pixels: with 32 filters the downscaler would cost as much as a third of
+            # the student.
+            yield f"thumbnet_r{ratio}_resnet20_{data}", ThumbNetCascade, {
+                "teacher": f"resnet20_{data}", "ratio": ratio, "hidden_filters": 16,
                 "num_classes": num_classes}
     for name, arguments in _RANET_IMAGENET.items():
         yield name, RANet, {"scales": (1, 2, 3, 4), "growth_factors": (4, 2, 2, 1),

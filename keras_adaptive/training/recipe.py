@@ -88,6 +88,28 @@ class Training:
 
 
 @dataclasses.dataclass(frozen=True)
+class ThumbNetTraining:
+    """How downscaler and student of a `ThumbNetCascade` learn.
+
+    `teacher` is the zoo's name of the trained teacher; without one, it has fresh weights. `initial`
+    is `"teacher"` or `"random"`, the student's first weights. The others are those of `ThumbNet`.
+    """
+
+    teacher: str = ""
+    initial: str = "teacher"
+    classification_weight: float = 1.0
+    distillation_weight: float = 1.0
+    feature_weight: float = 1.0
+    moment_weight: float = 10.0
+    temperature: float = 4.0
+
+    def arguments(self):
+        """Return the arguments for `learner` of the cascade."""
+        arguments = dataclasses.asdict(self)
+        return {key: arguments[key] for key in arguments if key not in ("teacher", "initial")}
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """One experiment: what is trained, on what, and how.
 
@@ -99,6 +121,7 @@ class Recipe:
         data: dict. `name` of the data set.
         training: `Training`.
         expected: dict. Figures of a run that was made with this recipe.
+        thumbnet: `ThumbNetTraining`, of a `ThumbNetCascade`; otherwise `None`.
     """
 
     name: str
@@ -107,6 +130,7 @@ class Recipe:
     data: dict
     training: Training
     expected: dict = dataclasses.field(default_factory=dict)
+    thumbnet: ThumbNetTraining | None = None
 
     @classmethod
     def from_file(cls, path):
@@ -129,7 +153,8 @@ class Recipe:
     @classmethod
     def from_dict(cls, name, content):
         """Make a recipe of the tables that a file holds; see `from_file`."""
-        _check_keys(name, content, ("about", "model", "data", "training", "expected"),
+        _check_keys(name, content,
+                    ("about", "model", "data", "training", "thumbnet", "expected"),
                     required=("about", "model", "data", "training"))
         for table, values in content.items():
             _check_is_table(f"{name}, [{table}]", values)
@@ -173,7 +198,8 @@ class Recipe:
                              f"Received: {training['precision']!r}.")
         _check_record(f"{name}, [about]", content["about"], About)
         return cls(name, About(**content["about"]), dict(content["model"]), dict(content["data"]),
-                   Training(**training), dict(content.get("expected", {})))
+                   Training(**training), dict(content.get("expected", {})),
+                   _read_thumbnet(name, content))
 
     @property
     def image_size(self):
@@ -190,11 +216,27 @@ class Recipe:
         arguments = {key: value for key, value in self.model.items() if key != "configuration"}
         return models.build(self.model["configuration"], input_shape=(size, size, 3), **arguments)
 
+    def start(self, model):
+        """Give a model that is built anew the weights that training starts from."""
+        if self.thumbnet and self.thumbnet.teacher:
+            from keras_adaptive import zoo  # which reads recipes
+
+            model.take_teacher(zoo.load(self.thumbnet.teacher, pretrained=True),
+                               self.thumbnet.initial)
+
+    def learner(self, model):
+        """Return what is compiled and fitted: the model itself, or the `ThumbNet` in it.
+
+        Args:
+            model: what `build` gave. It shares its variables with what this returns.
+        """
+        return model.learner(**self.thumbnet.arguments()) if self.thumbnet else model
+
     def compile(self, model, steps):
         """Compile a model with the recipe's optimizer and learning-rate schedule.
 
         Args:
-            model: `MultiExitModel`.
+            model: what `learner` gave.
             steps: int. Steps of one epoch, for the schedule.
         """
         training = self.training
@@ -214,10 +256,14 @@ class Recipe:
             optimizer = keras.optimizers.SGD(schedule, **settings)
         # Scales, shifts and biases are not pulled towards zero.
         optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+        loss = (SmoothedCrossEntropy(training.label_smoothing) if training.label_smoothing
+                else None)
+        if self.thumbnet:
+            model.compile(optimizer, loss=loss)
+            return
         model.compile(
             optimizer,
-            loss=SmoothedCrossEntropy(training.label_smoothing) if training.label_smoothing
-            else None,
+            loss=loss,
             exit_weights=training.exit_weights or None,
             distillation=LastExitDistillation(**training.distillation) if training.distillation
             else None)
@@ -252,6 +298,8 @@ class Recipe:
         For tests: it shows that the recipe runs, and says nothing about accuracy.
         """
         arguments = models.network_arguments(self.model)
+        if self.thumbnet:
+            return self._quick_thumbnet()
         if "scales" in arguments:  # RANet
             small = {"channels": 4, "growth_rate": 4, "layer_growth": "even", "blocks": 2,
                      "layers_per_block": 1, "scales": [1], "growth_factors": [1],
@@ -264,10 +312,38 @@ class Recipe:
             small = {"depth": 10, "growth_rate": 4}
         else:
             small = {"depth": 8, "channels": 4}
+        return dataclasses.replace(self, model={**self.model, **small},
+                                   training=self._quick_training())
+
+    def _quick_thumbnet(self):
+        small = {"teacher": "resnet20_cifar10", "teacher_arguments": {"depth": 8, "channels": 4}}
+        return dataclasses.replace(self, model={**self.model, **small},
+                                   training=self._quick_training(),
+                                   thumbnet=dataclasses.replace(self.thumbnet, teacher=""))
+
+    def _quick_training(self):
         last = dataclasses.replace(self.training.phases[-1], epochs=1)
-        training = dataclasses.replace(self.training, phases=(last,), batch_size=8,
-                                       precision="float32", exit_weights=())
-        return dataclasses.replace(self, model={**self.model, **small}, training=training)
+        return dataclasses.replace(self.training, phases=(last,), batch_size=8,
+                                   precision="float32", exit_weights=())
+
+
+def _read_thumbnet(name, content):
+    """Return the `ThumbNetTraining` of a recipe's tables, or `None`."""
+    is_cascade = "teacher_arguments" in models.network_arguments(content["model"])
+    if is_cascade != ("thumbnet" in content):
+        raise ValueError(
+            f"{name}: the table [thumbnet] says how a student learns from its teacher, and belongs "
+            f"to a model that has both. It is {'missing for' if is_cascade else 'given with'} the "
+            f"configuration {content['model']['configuration']!r}."
+        )
+    if not is_cascade:
+        return None
+    values = content["thumbnet"]
+    _check_record(f"{name}, [thumbnet]", values, ThumbNetTraining)
+    if values.get("initial", "teacher") not in ("teacher", "random"):
+        raise ValueError(f"{name}, [thumbnet]: `initial` is 'teacher' or 'random'. "
+                         f"Received: {values['initial']!r}.")
+    return ThumbNetTraining(**values)
 
 
 def _check_ranges(name, training):

@@ -52,14 +52,17 @@ def train(recipe, data, folder, verbose="auto"):
             model = recipe.build(phase.image_size)
         arguments = recipe.fit_arguments(data, phase.image_size, done, last_epoch)
         check_labels(data.train, model.output_shape)
-        recipe.compile(model, arguments["steps_per_epoch"])
-        model.optimizer.build(model.trainable_variables)
+        learner = recipe.learner(model)
+        recipe.compile(learner, arguments["steps_per_epoch"])
+        learner.optimizer.build(learner.trainable_variables)
         if done:
-            state.restore(model)
+            state.restore(learner)
+        else:
+            recipe.start(model)
         full_size = phase.image_size == recipe.image_size
-        keep = _KeepState(state, folder, select=full_size)
+        keep = _KeepState(state, folder, full_size, model)
         log = keras.callbacks.CSVLogger(folder / LOG, append=done > 0)
-        model.fit(**arguments, callbacks=[log, keep], verbose=verbose)
+        learner.fit(**arguments, callbacks=[log, keep], verbose=verbose)
         done = last_epoch
     model = recipe.build()
     model.load_weights(folder / BEST)
@@ -116,19 +119,21 @@ class _State:
 class _KeepState(keras.callbacks.Callback):
     """Write the state after every epoch, and the weights of the best."""
 
-    def __init__(self, state, folder, select):
+    def __init__(self, state, folder, select, network):
         super().__init__()
         self.state = state
         self.folder = folder
         self.select = select
+        self.network = network  # whose weights are kept; `self.model` is what learns
 
     def on_epoch_end(self, epoch, logs=None):
         # With a single output Keras leaves its name out.
-        last = f"exit{self.model.num_exits}_" if self.model.num_exits > 1 else ""
+        num_exits = getattr(self.model, "num_exits", 1)
+        last = f"exit{num_exits}_" if num_exits > 1 else ""
         accuracy = logs[f"val_{last}accuracy"]
         if self.select and accuracy > self.state.best:
             self.state.best = accuracy
-            write_whole(self.folder / BEST, self.model.save_weights)
+            write_whole(self.folder / BEST, self.network.save_weights)
         self.state.epoch = epoch + 1
         self.state.write(self.model)
 
@@ -149,8 +154,10 @@ def _fingerprint(recipe):
         {key: value for key, value in dataclasses.asdict(phase).items() if value is not False}
         for phase in recipe.training.phases
     ]
-    return json.dumps({"model": recipe.model, "data": recipe.data, "training": training},
-                      sort_keys=True)
+    record = {"model": recipe.model, "data": recipe.data, "training": training}
+    if recipe.thumbnet:
+        record["thumbnet"] = dataclasses.asdict(recipe.thumbnet)
+    return json.dumps(record, sort_keys=True)
 
 
 def _is_continued(written_for, wanted):

@@ -4,7 +4,7 @@ import pytest
 
 from keras_adaptive.graph import split_into_stages
 from keras_adaptive.graph.onnx_writer import UnsupportedOperationError, write_stages
-from keras_adaptive.layers import AlignedResize
+from keras_adaptive.layers import AlignedResize, Downscaler, Thumbnail
 from keras_adaptive.models import MSDNet, RANet
 
 onnx = pytest.importorskip("onnx")
@@ -104,6 +104,13 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("layer", [Downscaler(4, 8), Downscaler(2, 8, area_first=True),
+                                   Thumbnail(2, "bicubic")], ids=lambda layer: layer.name)
+def test_downscalers(layer):
+    """What makes thumbnails can be exported alone, and leads the student's graph."""
+    assert_writes(model_of([layer], shape=(8, 12, 3)), shape=(8, 12, 3))
+
+
 @pytest.mark.parametrize("layers", CASES.values(), ids=CASES)
 def test_single_layers(layers):
     """Every layer that the writer knows computes in ONNX what it computes in Keras."""
@@ -190,6 +197,23 @@ def test_merging_leaves_fewer_convolutions():
         return sum(node.op_type == "Conv" for graph in graphs for node in graph.node)
 
     assert count(merge=True) < count(merge=False)
+
+
+def test_what_is_written_already_is_not_written_again():
+    """Only a stage whose weights, or whose softmax, are others now is written anew."""
+    model = RANet(**TINY_RANET)
+    stages = split_into_stages(model)
+    is_logits = [True] * len(stages)
+    first = write_stages(stages, is_logits)
+
+    again = write_stages(stages, is_logits)
+    assert all(one is other for one, other in zip(first, again))
+
+    kernel = stages[1].variables[-2]
+    kernel.assign(kernel + 1)
+    changed = write_stages(stages, [False, *is_logits[1:]])
+    assert [one.model != other.model for one, other in zip(first, changed)] == [
+        True, True, *[False] * (len(stages) - 2)]
 
 
 def test_what_cannot_be_written_is_named():

@@ -13,6 +13,10 @@ CASES = {
     "conv_bias": (lambda: layers.ConvBlock(5, 7, strides=2, use_bias=True), [(15, 15, 3)]),
     "bottleneck": (lambda: layers.BottleneckConv(5, 2, strides=2), [(9, 9, 3)]),
     "no_bottleneck": (lambda: layers.BottleneckConv(5, None), [(9, 9, 3)]),
+    "downscaler": (lambda: layers.Downscaler(4, 8), [(8, 12, 3)]),
+    "downscaler_area_first": (lambda: layers.Downscaler(2, 8, area_first=True), [(8, 12, 3)]),
+    "feature_decoder": (lambda: layers.FeatureDecoder(5, 4), [(3, 2, 5)]),
+    "thumbnail": (lambda: layers.Thumbnail(2, "bicubic"), [(8, 12, 3)]),
     "dense_layer": (lambda: layers.DenseLayer(4, 2), [(6, 6, 3)]),
     "dense_block": (lambda: layers.DenseBlock(3, 4, 2), [(6, 6, 3)]),
     "fusion_layer": (lambda: layers.FusionLayer(8, 2, 4, 0.25), [(9, 9, 6), (5, 5, 7)]),
@@ -94,7 +98,7 @@ def test_mixed_precision_computes_narrow_and_keeps_variables_wide(case, policy):
     outputs = narrow(x)
 
     outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-    wanted = "float32" if case.startswith("exit_head") else "bfloat16"
+    wanted = "float32" if case.startswith(("exit_head", "downscaler")) else "bfloat16"
     assert {keras.backend.standardize_dtype(y.dtype) for y in outputs} == {wanted}
     assert {variable.dtype for variable in narrow.weights} <= {"float32"}
     for ours, theirs in zip(outputs, expected):

@@ -56,6 +56,7 @@ def test_scales_shifts_and_biases_are_not_decayed(content):
     (lambda content: {**content, "training": "x"}, "is a table"),
     (changed("training", "phases", []), "one phase or more"),
     (changed("training", "phases", [3]), "phases is a table"),
+    (changed("thumbnet", "teacher", "resnet20_cifar10"), "given with the configuration"),
     (changed("training", "batch_size", True), "`batch_size` must be of type int"),
     (changed("training", "distillation", 3), "`distillation` must be of type table"),
     (changed("training", "distillation", {"temperature": 0}), "`temperature` is above 0"),
@@ -161,3 +162,37 @@ def test_an_unknown_argument_of_distillation_is_told(content):
 
     with pytest.raises(ValueError, match="unknown key 'temprature'. Did you mean 'temperature'"):
         Recipe.from_dict("test", content)
+
+
+@pytest.fixture
+def thumbnet_content(content):
+    """The tables of a recipe in which a small student learns from a small teacher."""
+    model = {"configuration": "thumbnet_r2_resnet20_cifar10", "normalization": "cifar10",
+             "teacher_arguments": {"depth": 8, "channels": 4}, "hidden_filters": 12}
+    return {**content, "model": model, "thumbnet": {"temperature": 2.0, "moment_weight": 0.0}}
+
+
+def test_the_student_of_a_cascade_learns_as_the_recipe_says(thumbnet_content):
+    """What is compiled is the ThumbNet inside, with the recipe's losses."""
+    recipe = Recipe.from_dict("test", thumbnet_content)
+
+    learner = recipe.learner(recipe.build())
+    recipe.compile(learner, steps=5)
+
+    assert learner.temperature == 2
+    assert learner.term_weights == {"classification": 1, "distillation": 1, "feature": 1,
+                                    "moment": 0}
+    assert learner.optimizer.weight_decay == 1e-3
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (changed("thumbnet", "temprature", 3.0), "Did you mean 'temperature'"),
+    (changed("thumbnet", "initial", "zeros"), "`initial` is 'teacher' or 'random'"),
+    (changed("thumbnet", "teacher", 3), "`teacher` must be of type str"),
+    (lambda content: {key: value for key, value in content.items() if key != "thumbnet"},
+     "missing for the configuration"),
+])
+def test_mistakes_in_the_table_of_a_student_are_named(thumbnet_content, spoil, message):
+    """With the table and what is right, as everywhere in a recipe."""
+    with pytest.raises(ValueError, match=message):
+        Recipe.from_dict("test", spoil(thumbnet_content))

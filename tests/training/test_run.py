@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from keras_adaptive import models, zoo
 from keras_adaptive.training import Recipe, train
 from keras_adaptive.training import run as run_module
 
@@ -42,6 +43,31 @@ def test_a_killed_run_goes_on_to_the_same_weights(recipe, tiny_data, tmp_path, m
         assert_array_equal(ours, theirs)
     epochs = [row["epoch"] for row in csv.DictReader((tmp_path / "killed/log.csv").open())]
     assert epochs == ["0", "1", "2"]
+
+
+def test_a_student_learns_from_the_zoo_s_teacher(content, tiny_data, tmp_path, monkeypatch):
+    """The run starts from the teacher's weights, leaves them alone, and goes on after a stop."""
+    teacher = models.build("resnet20_cifar10", depth=8, channels=4, normalization="cifar10")
+    monkeypatch.setattr(zoo, "load", lambda name, pretrained: {"trained": teacher}[name])
+    content["model"] = {
+        "configuration": "thumbnet_r2_resnet20_cifar10", "normalization": "cifar10",
+        "teacher_arguments": {"depth": 8, "channels": 4}, "hidden_filters": 12}
+    content["thumbnet"] = {"teacher": "trained"}
+    content["training"]["phases"] = [{"epochs": 2, "image_size": 32}]
+    recipe = Recipe.from_dict("test", content)
+
+    whole = train(recipe, tiny_data, tmp_path / "whole", verbose=0)
+    first = {**content["training"], "phases": [{"epochs": 1, "image_size": 32},
+                                               {"epochs": 1, "image_size": 32}]}
+    in_two = train(Recipe.from_dict("test", {**content, "training": first}), tiny_data,
+                   tmp_path / "in_two", verbose=0)
+
+    for ours, theirs in zip(whole.teacher.get_weights(), teacher.get_weights()):
+        assert_array_equal(ours, theirs)
+    for ours, theirs in zip(whole.get_weights(), in_two.get_weights()):
+        assert_array_equal(ours, theirs)
+    log = list(csv.DictReader((tmp_path / "whole/log.csv").open()))
+    assert {"distillation_loss", "feature_loss", "moment_loss", "val_accuracy"} <= set(log[1])
 
 
 def test_a_finished_run_is_not_trained_again(recipe, tiny_data, tmp_path, monkeypatch):
