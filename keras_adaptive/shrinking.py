@@ -51,6 +51,30 @@ def shrink(picture, ratio, method="area"):
     return np.asarray(image).reshape(image.height, image.width, -1)
 
 
+def thumbnail_ratio(pictures, thumbnails):
+    """Return how many pixels of a picture, to a side, became one of its thumbnail.
+
+    Args:
+        pictures: array `(n, height, width, channels)`.
+        thumbnails: array `(n, height / ratio, width / ratio, channels)`.
+
+    Raises:
+        ValueError: If there is no picture, or the shapes are not these for a whole ratio of 2 or
+            more.
+    """
+    shapes = np.shape(pictures), np.shape(thumbnails)
+    if [len(shape) for shape in shapes] == [4, 4] and 0 not in (*shapes[0], *shapes[1]):
+        (count, *size, channels), (small_count, *small_size, small_channels) = shapes
+        ratio = size[0] // small_size[0]
+        if ratio >= 2 and (count, channels, *size) == (
+                small_count, small_channels, *(ratio * side for side in small_size)):
+            return ratio
+    raise ValueError(
+        "Pictures (n, height, width, channels) and their thumbnails have sides that differ by a "
+        f"whole ratio of 2 or more. Received the shapes {shapes[0]} and {shapes[1]}."
+    )
+
+
 def read_reduced(file, ratio):
     """Decode a JPEG at a smaller size right away, which costs nearly nothing.
 
