@@ -24,6 +24,7 @@ _PLACES = {
     "layer_macs": "keras_adaptive.graph",
     "split_into_stages": "keras_adaptive.graph",
     "train": "keras_adaptive.training",
+    "write_thumbnails": "keras_adaptive.thumbnails",
 }
 _MODULES = ("checkpoints", "evaluation", "graph", "inference", "layers", "models", "recipes",
             "training", "zoo")
