@@ -221,7 +221,7 @@ def _check_pictures(pictures, labels, teacher):
 
 def _copy_of_graph(model):
     """Return a model of the same layers: calls leave traces on it, not on the one given."""
-    return keras.Model(model.inputs, model.outputs[-1], name=model.name)
+    return keras.Model(model.inputs[0], model.outputs[-1], name=model.name)
 
 
 def _in_a_row(downscaler, student):

@@ -69,7 +69,7 @@ def cascade(downscaler, student, teacher, class_names=None, input_rule=None, nam
     thumbnails = pictures
     if downscaler is not None:
         thumbnails = keras.Model(
-            downscaler.inputs, downscaler.outputs[0], name="downscaler")(pictures)
+            downscaler.inputs[0], downscaler.outputs[0], name="downscaler")(pictures)
         _check_thumbnails(thumbnails, student)
     exits = [
         # Identities that carry the names.
@@ -91,7 +91,7 @@ def _logits(model, name):
     output = model.outputs[0]
     if not exits_give_logits(model)[0]:
         output = _before_softmax(model, tensors_by_layer(model), train_trunk=True)
-    return keras.Model(model.inputs, output, name=name)
+    return keras.Model(model.inputs[0], output, name=name)
 
 
 def _check_graph(argument, model, rank):
