@@ -18,11 +18,13 @@ _PLACES = {
     "Recipe": "keras_adaptive.training",
     "ThumbNet": "keras_adaptive.models.thumbnet",
     "attach_exits": "keras_adaptive.attach",
+    "cascade": "keras_adaptive.models.cascade",
     "exit_macs": "keras_adaptive.graph",
     "export_stages": "keras_adaptive.export",
     "layer_macs": "keras_adaptive.graph",
     "split_into_stages": "keras_adaptive.graph",
     "train": "keras_adaptive.training",
+    "write_thumbnails": "keras_adaptive.thumbnails",
 }
 _MODULES = ("checkpoints", "evaluation", "graph", "inference", "layers", "models", "recipes",
             "training", "zoo")

@@ -33,7 +33,7 @@ def main(argv=None):
     if argv is None and arguments.command == "train":  # a process of its own
         process.restart_for_training(arguments.recipe)
     try:
-        if not _is_export(arguments):
+        if not (_is_export(arguments) or _is_resizing(arguments)):
             _import_keras()
         arguments.run(arguments)
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -49,6 +49,11 @@ def _is_export(arguments):
     """Return whether exported stages are to be run, for which Keras need not be installed."""
     return (arguments.command == "predict" and arguments.model is not None
             and os.path.isfile(os.path.join(arguments.model, MANIFEST)))
+
+
+def _is_resizing(arguments):
+    """Return whether thumbnails are to be made without a network."""
+    return arguments.command == "thumbnails" and arguments.ratio is not None
 
 
 def _import_keras():
@@ -163,6 +168,19 @@ def _export(arguments):
         folder = export_stages(arguments.model, arguments.folder, arguments.format,
                                thresholds=thresholds, exits=arguments.exits)
     print(f"Stages and manifest.json: {os.path.abspath(folder)}")
+
+
+def _thumbnails(arguments):
+    from keras_adaptive.thumbnails import write_thumbnails
+
+    chosen = {} if arguments.method is None else {"method": arguments.method}
+    done = write_thumbnails(
+        arguments.source, arguments.destination, arguments.downscaler, ratio=arguments.ratio,
+        file_format=arguments.format, quality=arguments.quality, batch_size=arguments.batch_size,
+        **chosen)
+    for path, reason in done.unreadable.items():
+        _say(f"{path}: {reason}")
+    print(f"{done}: {os.path.abspath(arguments.destination)}")
 
 
 def _convert(arguments):
@@ -370,6 +388,31 @@ def _make_parser():
                            "for the least work")
     export.add_argument("--exits", metavar="K,K", type=_integers, default=None,
                         help="exits in use, counted from 1, such as 1,3,6 [default: all]")
+
+    thumbnails = _add_command(
+        commands, "thumbnails", _thumbnails,
+        "Turn a folder of pictures into one of thumbnail files of the same names. Interrupted, "
+        "the same command goes on.",
+        """
+  keras-adaptive thumbnails photos small --ratio 2
+  keras-adaptive thumbnails photos small --downscaler downscaler.keras
+  keras-adaptive thumbnails photos small --ratio 4 --method bicubic --format jpeg --quality 75""")
+    thumbnails.add_argument("source", metavar="SOURCE",
+                            help="folder of pictures, searched with the folders below it")
+    thumbnails.add_argument("destination", metavar="DESTINATION",
+                            help="new, empty, or one that the same command wrote")
+    how = thumbnails.add_mutually_exclusive_group(required=True)
+    how.add_argument("--downscaler", metavar="KERAS", default=None,
+                     help="a .keras file with a network from pictures to thumbnails")
+    how.add_argument("--ratio", metavar="N", type=_positive, default=None,
+                     help="shrink each side by N without a network")
+    thumbnails.add_argument("--method", choices=("area", "bilinear", "bicubic"), default=None,
+                            help="for --ratio [default: area, the mean of pixels]")
+    thumbnails.add_argument("--format", choices=("png", "jpeg"), default="png",
+                            help="png keeps every value [default: %(default)s]")
+    thumbnails.add_argument("--quality", metavar="Q", type=_positive, default=95,
+                            help="of jpeg, 1 to 100 [default: %(default)s]")
+    _add_batch_size(thumbnails, 32)
 
     convert = _add_command(
         commands, "convert", _convert,

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from keras_adaptive.files import write_whole
+from keras_adaptive.shrinking import shrink, thumbnail_ratio
 
 _RIGHT, _WRONG, _PLAIN = "#2a7f3f", "#c0392b", "#555555"
 _LINE, _BAR = "#1f5fa8", "#e3e3e3"
@@ -177,6 +178,47 @@ def _easy_and_hard(outputs, thresholds):
     exits, right = outputs.simulate(thresholds).exits, outputs.is_right
     return ((exits == 1) & right[0],
             (exits == outputs.num_exits) & right[-1] & ~right[:-1].any(axis=0))
+
+
+def plot_thumbnails(pictures, thumbnails, title=None):
+    """Show pictures beside their thumbnails: antialiased bicubic ones, and learned ones.
+
+    All are shown at one size, their pixels as squares.
+
+    Args:
+        pictures: uint8 array `(n, height, width, 3)`.
+        thumbnails: uint8 array `(n, height / ratio, width / ratio, 3)`, what a downscaler made of
+            them; see `thumbnails.quantize`.
+        title: string or None.
+
+    Returns:
+        `matplotlib.figure.Figure`; see `save_figure`.
+
+    Raises:
+        ValueError: If there is no picture, not one thumbnail a picture, or their sides differ by no
+            whole ratio of 2 or more.
+    """
+    pictures, thumbnails = np.asarray(pictures), np.asarray(thumbnails)
+    ratio = thumbnail_ratio(pictures, thumbnails)
+    columns = {"original": pictures,
+               "bicubic, antialiased": [shrink(picture, ratio, "bicubic") for picture in pictures],
+               "learned": thumbnails}
+    side, gap, top = 1.6, 0.1, 0.8
+    width = 2 * _MARGIN + 3 * side + 2 * gap
+    height = top + len(pictures) * (side + gap) + _MARGIN
+    figure = new_figure(width, height)
+    figure.text(_MARGIN / width, 1 - 0.3 / height, title or f"1/{ratio} of each side", fontsize=13,
+                weight="bold", va="center")
+    for column, (name, shown) in enumerate(columns.items()):
+        left = _MARGIN + column * (side + gap)
+        figure.text((left + side / 2) / width, 1 - 0.62 / height, name, fontsize=10, ha="center",
+                    va="center")
+        for row, picture in enumerate(shown):
+            y = top + row * (side + gap) + side
+            axes = figure.add_axes((left / width, 1 - y / height, side / width, side / height))
+            axes.imshow(picture, interpolation="nearest")
+            axes.axis("off")
+    return figure
 
 
 def check_figure_path(path):

@@ -69,7 +69,8 @@ def _compile_tensorflow(model):
     program = tf.function(
         lambda pictures: model(pictures, training=False), input_signature=[signature]
     )
-    return lambda pictures: [output.numpy() for output in program(tf.constant(pictures))]
+    return lambda pictures: [
+        output.numpy() for output in keras.tree.flatten(program(tf.constant(pictures)))]
 
 
 def _compile_jax(model):
@@ -83,7 +84,8 @@ def _compile_jax(model):
     def run(pictures):
         trainable = [variable.value for variable in model.trainable_variables]
         non_trainable = [variable.value for variable in model.non_trainable_variables]
-        return [np.asarray(output) for output in program(trainable, non_trainable, pictures)]
+        outputs = program(trainable, non_trainable, pictures)
+        return [np.asarray(output) for output in keras.tree.flatten(outputs)]
 
     return run
 
@@ -93,7 +95,8 @@ def _compile_torch(model):
 
     def run(pictures):
         with torch.inference_mode():
-            return [output.cpu().numpy() for output in model(pictures, training=False)]
+            outputs = keras.tree.flatten(model(pictures, training=False))
+            return [output.cpu().numpy() for output in outputs]
 
     return run
 

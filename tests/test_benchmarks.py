@@ -13,6 +13,7 @@ from keras_adaptive import ExitOutputs, zoo
 from keras_adaptive.calibrated import CalibratedThresholds
 from keras_adaptive.graph import exit_macs
 from keras_adaptive.models import RANet, ResNet
+from keras_adaptive.models.thumbnet import ThumbNet
 
 BENCHMARKS = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
 NUM_CLASSES = 5
@@ -400,3 +401,31 @@ def test_attach_exits(load_script, data, tmp_path):
     assert float(exits[-1]["cost_share"]) == 1.0
     assert {row["kind"] for row in rows} == {"exit", "budget"}
     assert output.with_suffix(".weights.h5").is_file()
+
+
+def test_thumbnail_files(load_script, data, tmp_path):
+    """PNG loses rounding alone; coarser JPEG files are smaller; full pictures take most."""
+    thumbnet = ThumbNet.from_teacher(ResNet(8, 4, num_classes=NUM_CLASSES), hidden_filters=12)
+    thumbnet.downscaler.save(tmp_path / "downscaler.keras")
+    thumbnet.student.save(tmp_path / "student.keras")
+
+    rows = _run(load_script("thumbnail_files"), [
+        "--downscaler", tmp_path / "downscaler.keras", "--student", tmp_path / "student.keras",
+        "--area-student", tmp_path / "student.keras", "--data", data, "--num-pictures", 10,
+        "--quality", 90, 20], tmp_path / "out.csv", ["num_pictures"])
+
+    assert [row["thumbnails"] for row in rows] == [
+        "float", "PNG", "JPEG 90", "JPEG 20", "full JPEG 95", "area PNG", "reduced JPEG 95"]
+    assert [row["student"] for row in rows][-3:] == ["thumbnails", "area", "area"]
+    assert rows[0]["bytes"] == "" and float(rows[0]["difference"]) == 0
+    sizes = [float(row["bytes"]) for row in rows[1:]]
+    assert sizes[2] < sizes[1] < sizes[3] == sizes[5]
+
+
+def test_differences_of_accuracy_are_paired(load_script):
+    """By hand: of four pictures one is won, none lost, so that the others cancel out."""
+    difference, error = load_script("thumbnail_files").compare(
+        np.array([True, True, False, True]), np.array([True, False, False, True]))
+
+    assert difference == 0.25
+    assert error == pytest.approx((0.25 * 0.75 / 4) ** 0.5)

@@ -1,6 +1,8 @@
 """The command line: results on standard output, one message for an error, exit status."""
 
 import json
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -14,7 +16,8 @@ from keras_adaptive.models import RANet
 from keras_adaptive.training import recipe as recipe_module
 from keras_adaptive.training.datasets import CIFAR10_CLASSES
 
-COMMANDS = ("demo", "predict", "evaluate", "plot", "card", "export", "convert", "list", "train")
+COMMANDS = ("demo", "predict", "evaluate", "plot", "card", "export", "thumbnails", "convert",
+            "list", "train")
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,7 @@ def test_every_command_explains_itself_with_examples(command, capsys):
     ["export", "ranet_cifar10"], ["export", "ranet_cifar10", "x", "--format", "tflite"],
     ["export", "ranet_cifar10", "x", "--macs", "2e7", "--accuracy", "0.8"],
     ["export", "ranet_cifar10", "x", "--exits", "1,0"],
+    ["thumbnails", "a", "b"], ["thumbnails", "a", "b", "--ratio", "2", "--downscaler", "c.keras"],
 ])
 def test_wrong_use_is_status_2(wrong, capsys):
     with pytest.raises(SystemExit) as end:
@@ -261,3 +265,35 @@ def test_demo_writes_its_picture(untrained_zoo, tmp_path, capsys):
     out = capsys.readouterr().out
     assert status == 0 and (tmp_path / "demo.png").is_file()
     assert out.count(".png") == 13 and "of 12 right" in out
+
+
+def test_thumbnails_are_written_and_unreadable_files_named(tmp_path, capsys):
+    """The sum goes to standard output, what could not be read to standard error."""
+    (tmp_path / "photos" / "cats").mkdir(parents=True)
+    (tmp_path / "photos" / "cats" / "a.png").write_bytes((FOLDER / "cat_0000.png").read_bytes())
+    (tmp_path / "photos" / "b.jpg").write_bytes(b"no picture")
+
+    status = cli.main(["thumbnails", str(tmp_path / "photos"), str(tmp_path / "small"),
+                       "--ratio", "2", "--format", "jpeg"])
+
+    captured = capsys.readouterr()
+    assert status == 0 and (tmp_path / "small" / "cats" / "a.jpg").is_file()
+    assert "1 thumbnails written, 0 there already, 1 files unreadable" in captured.out
+    assert "b.jpg: it is not a picture" in captured.err
+
+
+def test_thumbnails_by_resizing_need_no_keras(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes((FOLDER / "cat_0000.png").read_bytes())
+    program = (
+        "import sys, keras_adaptive.cli as cli\n"
+        "assert cli.main(['thumbnails', 'photos', 'small', '--ratio', '2']) == 0\n"
+        "assert 'keras' not in sys.modules, 'imported too much'"
+    )
+    root = str(pathlib.Path(cli.__file__).parents[1])
+
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                              cwd=tmp_path, env={**os.environ, "PYTHONPATH": root})
+
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "small" / "a.png").is_file()

@@ -10,6 +10,7 @@ from keras_adaptive.plots import (
     check_figure_path,
     plot_gallery,
     plot_pictures,
+    plot_thumbnails,
     save_figure,
 )
 
@@ -152,3 +153,20 @@ def test_a_format_that_cannot_be_written_is_told_beforehand():
 
     with pytest.raises(ValueError, match="png.*Received: 'accuracy.xyz'"):
         check_figure_path("accuracy.xyz")
+
+
+def test_thumbnails_stand_beside_their_pictures(tmp_path):
+    """Original, bicubic and learned, a row per picture, each with its own pixels."""
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), "uint8")
+    learned = np.zeros((2, 4, 4, 3), "uint8")
+
+    figure = plot_thumbnails(pictures, learned)
+
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    assert [image.shape[:2] for image in shown] == [(8, 8)] * 2 + [(4, 4)] * 4
+    np.testing.assert_array_equal(shown[1], pictures[1])
+    assert shown[2].any() and not shown[4].any()
+    assert {"original", "bicubic, antialiased", "learned"} <= set(_texts(figure))
+    save_figure(figure, tmp_path / "thumbnails.png")
+    with pytest.raises(ValueError, match="whole ratio"):
+        plot_thumbnails(pictures, pictures)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from keras_adaptive.models import ResNet
 from keras_adaptive.timing import (
     compile_whole,
     describe_machine,
@@ -20,6 +21,15 @@ def test_whole_network_compiled_equals_the_model(tiny_ranet, pictures):
         expected = tiny_ranet.predict(batch, verbose=0)
         for output, logits in zip(whole(batch), expected, strict=True):
             np.testing.assert_allclose(output, logits, atol=1e-4)
+
+
+def test_a_network_of_one_output_has_all_its_rows(pictures):
+    """Keras gives its output as it is, not in a list; it is one array all the same."""
+    model = ResNet(8, 4, num_classes=5)
+
+    (output,) = compile_whole(model)(pictures)
+
+    np.testing.assert_allclose(output, model.predict(pictures, verbose=0), atol=1e-4)
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])

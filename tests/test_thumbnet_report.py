@@ -1,0 +1,128 @@
+"""What a ThumbNet costs: counted numbers by hand, times that are there, tables and files."""
+
+import csv
+import json
+import types
+
+import keras
+import numpy as np
+import pytest
+from rich.console import Console
+
+from keras_adaptive.layers import Downscaler
+from keras_adaptive.models import ResNet
+from keras_adaptive.models.thumbnet import ThumbNet
+from keras_adaptive.thumbnails import quantize
+from keras_adaptive.thumbnet_report import report
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (6, 8, 8, 3), "uint8").repeat(4, axis=1).repeat(4, axis=2)
+
+
+@pytest.fixture(scope="module")
+def thumbnet():
+    keras.utils.set_random_seed(1)
+    return ThumbNet.from_teacher(
+        ResNet(20, 16, num_classes=5, normalization="cifar10"), hidden_filters=16)
+
+
+@pytest.fixture(scope="module")
+def measured(thumbnet, pictures):
+    return report(thumbnet, pictures, np.arange(6) % 5, batch_sizes=(1, 4), repeats=2)
+
+
+def test_counted_costs_are_those_of_the_definition(measured):
+    """ResNet-20: convolutions by its table, a classifier of five classes, 614,400 in front."""
+    teacher, student, both = measured.networks
+
+    assert [cost.name for cost in measured.networks] == [
+        "teacher", "student", "downscaler + student"]
+    assert teacher.macs == 40_550_400 + 64 * 5 and student.macs == 10_137_600 + 64 * 5
+    assert both.macs == student.macs + 614_400
+    assert student.parameters == teacher.parameters
+    assert both.parameters == student.parameters + 2_438
+    assert teacher.peak_activations == 4 * student.peak_activations
+    # The downscaler's first convolution reads the picture and writes 16 maps of half its size.
+    assert both.peak_activations == max(student.peak_activations, 3 * 32**2 + 16 * 16**2)
+
+
+def test_accuracies_are_those_of_each_way(measured, thumbnet, pictures):
+    """The student alone sees what a file keeps."""
+    labels = np.arange(6) % 5
+    thumbnails = np.asarray(thumbnet.downscaler.predict(pictures, verbose=0))
+    expected = [thumbnet.teacher.predict(pictures, verbose=0),
+                thumbnet.student.predict(quantize(thumbnails), verbose=0),
+                thumbnet.student.predict(thumbnails, verbose=0)]
+
+    assert [cost.accuracy for cost in measured.networks] == pytest.approx(
+        [float((np.argmax(logits, axis=1) == labels).mean()) for logits in expected])
+
+
+def test_times_are_there_for_each_batch_size_and_file(measured):
+    for cost in measured.networks:
+        assert list(cost.times) == [1, 4]
+        for times in cost.times.values():
+            assert 0 < times.low_ms <= times.median_ms <= times.high_ms
+    names = [cost.name for cost in measured.decoding]
+    assert names == ["full picture, JPEG 95", "full picture, PNG", "thumbnail, JPEG 95",
+                     "thumbnail, PNG", "full picture, JPEG 95, decoded at 1/2"]
+    sizes = [cost.bytes_per_picture for cost in measured.decoding]
+    assert sizes[4] == sizes[0] > sizes[2]
+    assert all(cost.times.median_ms > 0 for cost in measured.decoding)
+
+
+def test_honest_thumbnails_are_the_reference(measured):
+    assert measured.thumbnails["area"].psnr is None
+    assert measured.thumbnails["bicubic"].psnr > 15
+    assert measured.thumbnails["downscaler"].moment_difference > 0
+
+
+def test_it_can_be_printed_and_written(measured, tmp_path):
+    """Tables name every candidate; the dict is JSON; the file has the same numbers."""
+    console = Console(record=True, width=200)
+    for table in measured.tables():
+        console.print(table)
+    text = console.export_text()
+    assert all(part in text for part in ("downscaler + student", "decoded at 1/2", "bicubic", "dB"))
+
+    json.dumps(measured.to_dict())
+    measured.write_csv(tmp_path / "report.csv")
+    with open(tmp_path / "report.csv", newline="", encoding="utf-8") as file:
+        rows = {(row["part"], row["name"], row["quantity"]): row["value"]
+                for row in csv.DictReader(file)}
+    assert int(rows["networks", "teacher", "macs"]) == measured.networks[0].macs
+    assert float(rows["networks", "student", "times.4.median_ms"]) > 0
+    assert rows["machine", "backend", ""] == keras.backend.backend()
+
+
+def test_any_three_networks_will_do(pictures):
+    """Without labels there are no accuracies; a downscaler of one's own is measured as well."""
+    def network(size):
+        inputs = keras.Input((size, size, 3))
+        x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(inputs))
+        return keras.Model(inputs, keras.layers.Dense(4, activation="softmax")(x))
+
+    inputs = keras.Input((32, 32, 3))
+    scaled = Downscaler(4, 12)(keras.layers.Rescaling(1 / 255)(inputs))
+    downscaler = keras.Model(inputs, keras.layers.Rescaling(255.0)(scaled))
+
+    measured = report(types.SimpleNamespace(
+        downscaler=downscaler, student=network(8), teacher=network(32)), pictures,
+        batch_sizes=(2,), repeats=1)
+
+    assert [cost.accuracy for cost in measured.networks] == [None] * 3
+    assert measured.decoding[-1].name.endswith("1/4")
+
+
+@pytest.mark.parametrize("change, labels, message", [
+    (lambda x: x.astype("float32"), None, "uint8 array"),
+    (lambda x: x[:, ::2], None, "uint8 array"),
+    (lambda x: x[:0], None, "uint8 array"),
+    (lambda x: x, [1], "one a picture"),
+])
+def test_wrong_arguments_are_named(thumbnet, pictures, change, labels, message):
+    with pytest.raises(ValueError, match=message):
+        report(thumbnet, change(pictures), labels)
