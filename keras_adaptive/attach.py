@@ -3,7 +3,7 @@
 import keras
 
 from keras_adaptive.graph import exit_macs, flatten, layer_macs, tensors_by_layer
-from keras_adaptive.inference.logits import exits_give_logits, without_softmax
+from keras_adaptive.inference.logits import logits_of
 from keras_adaptive.layers import ExitHead
 from keras_adaptive.models import MultiExitModel
 from keras_adaptive.names import did_you_mean
@@ -64,7 +64,7 @@ def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class
                 f"`head` must give logits of shape (None, {num_classes}). Received: "
                 f"{tuple(exits[-1].shape)}."
             )
-    exits.append(_logits(model, tensors, _free_name(len(names) + 1, taken), train_trunk))
+    exits.append(_logits(model, _free_name(len(names) + 1, taken), train_trunk))
     if not train_trunk:
         for layer in model.layers:
             layer.trainable = False
@@ -174,22 +174,8 @@ def _default_head(features, num_classes, name):
     return ExitHead(num_classes, pooling="global", name=name)(features)
 
 
-def _logits(model, tensors, name, train_trunk):
+def _logits(model, name, train_trunk):
     """Return the classifier's logits, under the name of the last exit."""
-    output = model.outputs[0]
-    if not exits_give_logits(model)[0]:
-        output = _before_softmax(model, tensors, train_trunk)
+    output = logits_of(model, train_trunk)
     # An identity that carries the name.
     return keras.layers.Activation("linear", dtype="float32", name=name)(output)
-
-
-def _before_softmax(model, tensors, train_trunk):
-    layer = model.layers[-1]
-    (before, *_), _ = tensors.get(layer.name, ([None], []))
-    linear = without_softmax(layer, model.name)
-    if linear is None:
-        return before
-    logits = linear(before)
-    linear.set_weights(layer.get_weights())
-    linear.trainable = train_trunk
-    return logits

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_adaptive.graph import flatten
+from keras_adaptive.graph import flatten, tensors_by_layer
 from keras_adaptive.models import MultiExitModel
 
 # Operations that pass probabilities on as probabilities.
@@ -38,6 +38,33 @@ def exits_give_logits(model, from_logits="auto"):
         _gives_logits(number, value, makers)
         for number, value in enumerate(graph.outputs, start=1)
     ]
+
+
+def logits_of(model, is_trainable=True):
+    """Return the symbolic logits of a classifier, where it ends in a softmax those before it.
+
+    Args:
+        model: Functional or Sequential `keras.Model` with one output `(batch, classes)`.
+        is_trainable: bool. Whether the copy of a last dense layer, without its softmax, learns.
+
+    Returns:
+        `keras.KerasTensor` of the model's graph.
+
+    Raises:
+        ValueError: If the model ends in a layer whose logits are not to be had.
+    """
+    output = model.outputs[0]
+    if exits_give_logits(model)[0]:
+        return output
+    layer = model.layers[-1]
+    (before, *_), _ = tensors_by_layer(model).get(layer.name, ([None], []))
+    linear = without_softmax(layer, model.name)
+    if linear is None:
+        return before
+    logits = linear(before)
+    linear.set_weights(layer.get_weights())
+    linear.trainable = is_trainable
+    return logits
 
 
 def without_softmax(operation, model_name):

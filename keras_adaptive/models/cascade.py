@@ -2,9 +2,8 @@
 
 import keras
 
-from keras_adaptive.attach import _before_softmax
-from keras_adaptive.graph import exit_macs, tensors_by_layer
-from keras_adaptive.inference.logits import exits_give_logits
+from keras_adaptive.graph import exit_macs
+from keras_adaptive.inference.logits import logits_of
 from keras_adaptive.models.multi_exit import MultiExitModel
 
 
@@ -74,7 +73,7 @@ def cascade(downscaler, student, teacher, class_names=None, input_rule=None, nam
     exits = [
         # Identities that carry the names.
         keras.layers.Activation("linear", dtype="float32", name=exit_name)(
-            _logits(model, part)(seen))
+            keras.Model(model.inputs[0], logits_of(model), name=part)(seen))
         for exit_name, (part, model), seen in zip(
             ("exit1", "exit2"), parts.items(), (thumbnails, pictures))
     ]
@@ -84,14 +83,6 @@ def cascade(downscaler, student, teacher, class_names=None, input_rule=None, nam
     if None not in shape:
         model.exit_macs = exit_macs(model)
     return model
-
-
-def _logits(model, name):
-    """Return the network with logits as its output, under the name."""
-    output = model.outputs[0]
-    if not exits_give_logits(model)[0]:
-        output = _before_softmax(model, tensors_by_layer(model), train_trunk=True)
-    return keras.Model(model.inputs[0], output, name=name)
 
 
 def _check_graph(argument, model, rank):

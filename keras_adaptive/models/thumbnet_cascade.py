@@ -42,7 +42,8 @@ class ThumbNetCascade(ConfiguredModel):
                  downscaler="learned", hidden_filters=32, num_classes=10,
                  input_shape=(32, 32, 3), normalization=None, class_names=None, input_rule=None,
                  exit_macs=None, name="thumbnet"):
-        # Not at the top: both stand on the floors above, and the table of networks lists this one.
+        # Not at the top: these stand on floors above, and the table of networks lists this one.
+        from keras_adaptive.models.cascade import cascade
         from keras_adaptive.models.published import build
         from keras_adaptive.models.thumbnet import ThumbNet
 
@@ -55,12 +56,9 @@ class ThumbNetCascade(ConfiguredModel):
         mean, std = statistics or (None, None)
         parts = ThumbNet.from_teacher(last_exit(network), ratio, downscaler, hidden_filters,
                                       mean, std)
-        pictures = keras.Input(tuple(input_shape), name="pictures")
-        # Activations that only carry the names.
-        exits = [keras.layers.Activation("linear", dtype="float32", name=f"exit{number}")(logits)
-                 for number, logits in enumerate(
-                     (parts.student(parts.downscaler(pictures)), parts.teacher(pictures)), start=1)]
-        super().__init__(pictures, exits, class_names, input_rule, exit_macs, name=name)
+        both = cascade(parts.downscaler, parts.student, parts.teacher)
+        super().__init__(both.inputs[0], both.outputs, class_names, input_rule, exit_macs,
+                         name=name)
         self.downscaler, self.student, self.teacher = (
             parts.downscaler, parts.student, parts.teacher)
         self._taps = parts.taps
