@@ -20,6 +20,7 @@ EVALUATION = pathlib.Path("results", "evaluation.csv")
 BUDGETED = pathlib.Path("results", "budgeted.csv")
 TRAINING = pathlib.Path("results", "training.csv")
 ACCURACY, EXITS, GALLERY = "accuracy.png", "exits.png", "gallery.png"
+THUMBNAILS = "thumbnails.png"
 
 _MAX_ROWS = 10
 # Names of data sets on the Hugging Face Hub.
@@ -59,9 +60,9 @@ def without_repeats(points):
 def write_card(folder):
     """Write `card.md` from `model.json`, `thresholds.json` and `results/*.csv`.
 
-    The figures `accuracy.png`, `exits.png` and `gallery.png` are shown where they are there, the
-    training log is summed up where there is one, and the zoo's published results of the same data
-    set stand beside the network's own. The same files give the same card.
+    The figures `accuracy.png`, `exits.png`, `thumbnails.png` and `gallery.png` are shown where they
+    are there, the training log is summed up where there is one, and the zoo's published results of
+    the same data set stand beside the network's own. The same files give the same card.
 
     Args:
         folder: path of the entry.
@@ -75,7 +76,7 @@ def write_card(folder):
     card = _Card(pathlib.Path(folder))
     sections = [card.front_matter(), card.introduction(), card.exits(), card.budgets(),
                 card.thresholds(), card.calibration(), card.training(), card.comparison(),
-                card.gallery(), card.limits()]
+                card.thumbnails(), card.gallery(), card.limits()]
     text = "\n\n".join(section for section in sections if section) + "\n"
     path = card.entry.folder / CARD
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
@@ -96,6 +97,7 @@ class _Card:
         self.stored = CalibratedThresholds.from_file(folder / THRESHOLDS)
         self.points = read_points(folder / EVALUATION)
         self.exit_points = [point for point in self.points if point.exit is not None]
+        self.has_choice = len(self.entry.exit_macs) > 1  # of an exit, by thresholds
         self.budgeted = without_repeats(read_budgeted(folder / BUDGETED))
         self._check_same_weights()
         self.log = _read_log(folder / TRAINING)
@@ -164,7 +166,7 @@ class _Card:
         parts = ["## Accuracy and cost", "On the test part, if all pictures stop at the same exit:",
                  exits]
         adaptive = [p for p in self.points if p.exit is None]
-        if adaptive:
+        if adaptive and self.has_choice:
             parts += ["If each stops at the first exit whose confidence reaches one threshold:",
                       _table(("threshold", "mean multiply-adds", "share of the full cost",
                               "accuracy", *top5),
@@ -172,6 +174,8 @@ class _Card:
         return "\n\n".join([*parts, *self._figure(ACCURACY, "Accuracy against multiply-adds")])
 
     def budgets(self):
+        if not self.has_choice:
+            return ""
         macs = self.entry.exit_macs
         rows = [(_macs(p.budget), _macs(p.mean_macs), f"{p.mean_macs / macs[-1]:.1%}",
                  f"{p.accuracy:.2%}", _shares(p.exit_shares)) for p in _some(self.budgeted)]
@@ -188,6 +192,8 @@ class _Card:
         return "\n\n".join([*parts, *self._figure(EXITS, "Share of pictures leaving at each exit")])
 
     def thresholds(self):
+        if not self.has_choice:
+            return ""
         stored, name = self.stored, self.entry.name
         asked = [(f"macs={item.asked['macs']}", item) for item in without_repeats(stored.by_macs)]
         asked += [(f"accuracy={item.asked['accuracy']:g}", item) for item in stored.by_accuracy]
@@ -247,9 +253,12 @@ class _Card:
         parts = ["## Training", _table(("", ""), rows, "--")]
         if self.log:
             losses, accuracy, validation = _log_columns(self.log, len(entry.exit_macs))
+            what = ("Sum of the losses, and accuracy of the student, exit 1:"
+                    if accuracy == "accuracy" and self.has_choice else
+                    "Loss of all exits and accuracy of the last one, at the picture size of the "
+                    "epoch:")
             parts += [
-                f"The log, `{TRAINING.as_posix()}`, has {len(self.log)} epochs. Loss of all exits "
-                "and accuracy of the last one, at the picture size of the epoch:",
+                f"The log, `{TRAINING.as_posix()}`, has {len(self.log)} epochs. {what}",
                 _table(("epoch", "training loss", "training accuracy", "validation accuracy"),
                        [(int(row["epoch"]) + 1, f"{float(row[losses]):.3f}",
                          f"{float(row[accuracy]):.1%}", f"{float(row[validation]):.1%}")
@@ -265,9 +274,11 @@ class _Card:
                  "points of `zoo/published_results.csv`; `-`: outside of their range. Their "
                  "multiply-adds are partly counted otherwise than ours, partly read off a figure; "
                  "see the sources."]
-        for protocol, ours, first in (
-                ("budgeted", _some(self.budgeted), "Each picture leaves where it is sure enough:"),
-                ("anytime", self.exit_points, "All pictures stop at the same exit:")):
+        protocols = [("anytime", self.exit_points, "All pictures stop at the same exit:")]
+        if self.has_choice:
+            protocols.insert(0, ("budgeted", _some(self.budgeted),
+                                 "Each picture leaves where it is sure enough:"))
+        for protocol, ours, first in protocols:
             networks = [n for n in dict.fromkeys(
                 p.network for p in self.published if p.protocol == protocol)
                 if n.startswith(("RANet", "MSDNet"))]
@@ -302,6 +313,13 @@ class _Card:
                 f"pictures, {network} of the paper on {theirs:.2%}: **{abs(points):.2f} points "
                 f"{'more' if points >= 0 else 'less'}** than the paper.")
 
+    def thumbnails(self):
+        figure = self._figure(THUMBNAILS, "Test pictures beside bicubic and learned thumbnails")
+        return "\n\n".join([
+            "## Thumbnails",
+            "What the student sees, exit 1, beside what resizing would show it.",
+            *figure]) if figure else ""
+
     def gallery(self):
         figure = self._figure(GALLERY, "Easy and hard test pictures of each class")
         return "\n\n".join([
@@ -319,10 +337,11 @@ class _Card:
             f"{classes}"
             f"- All figures are of `{data_set(entry)}` and of this one set of weights; on other "
             "pictures accuracy, cost and confidences differ.\n"
-            "- A budget holds for the mean over many pictures like the validation ones, not for a "
-            f"single one: that costs up to {_macs(entry.exit_macs[-1])}.\n"
-            "- What was chosen on the validation part looks better there than elsewhere; the test "
-            "part's figures are the ones to trust.\n"
+            + ("- A budget holds for the mean over many pictures like the validation ones, not for "
+               f"a single one: that costs up to {_macs(entry.exit_macs[-1])}.\n"
+               if self.has_choice else "")
+            + "- What was chosen on the validation part looks better there than elsewhere; the "
+            "test part's figures are the ones to trust.\n"
             "- Multiply-adds are not time.")
 
     def _figure(self, name, text):
@@ -338,8 +357,9 @@ def _read_log(path):
 
 def _log_columns(log, num_exits):
     """Return the names of the columns for loss, accuracy and validation accuracy."""
-    # With a single exit Keras leaves its name out.
-    last = f"exit{num_exits}_accuracy" if num_exits > 1 else "accuracy"
+    # With a single exit Keras leaves its name out, and a ThumbNet learns at one of its two.
+    is_single = num_exits == 1 or "val_accuracy" in log[0]
+    last = "accuracy" if is_single else f"exit{num_exits}_accuracy"
     names = ("loss", last, f"val_{last}")
     missing = [name for name in ("epoch", *names) if name not in log[0]]
     if missing:

@@ -16,6 +16,7 @@ from keras_adaptive.cards import (
     EVALUATION,
     EXITS,
     GALLERY,
+    THUMBNAILS,
     data_set,
     without_repeats,
     write_card,
@@ -25,14 +26,16 @@ from keras_adaptive.entries import Entry
 from keras_adaptive.evaluation import ExitOutputs, evaluate_anytime, evaluate_budgeted
 from keras_adaptive.evaluation.budgeted import read_budgeted, write_budgeted
 from keras_adaptive.evaluation.operating_points import operating_points, spread, write_points
-from keras_adaptive.plots import plot_gallery, save_figure
+from keras_adaptive.plots import plot_gallery, plot_thumbnails, save_figure
 from keras_adaptive.published_results import read_published
+from keras_adaptive.thumbnails import quantize
 from keras_adaptive.training.datasets import check_classes, check_labels, load_data
 from keras_adaptive.training.photographs import Photographs
 
 THRESHOLDS_OF_EVALUATION = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # each used at all exits
 GALLERY_THRESHOLD = 0.95  # so high that hard pictures reach the last exit
 NUM_BUDGETS_OF_HISTOGRAM = 4
+NUM_THUMBNAILS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Measured:
         validation, test: `ExitOutputs` of the two parts.
         test_pictures: uint8 arrays `(height, width, 3)`, in the order of `test`.
         budgeted: list of `BudgetedPoint`, chosen on `validation` and measured on `test`.
+        thumbnails: uint8 array of the first test pictures' thumbnails, of a network that makes
+            some; otherwise `None`.
     """
 
     entry: Entry
@@ -53,6 +58,7 @@ class Measured:
     test: ExitOutputs
     test_pictures: np.ndarray | Photographs
     budgeted: list
+    thumbnails: np.ndarray | None = None
 
 
 def measure(name, data, num_pictures=None, batch_size=256, verbose=0):
@@ -81,12 +87,17 @@ def measure(name, data, num_pictures=None, batch_size=256, verbose=0):
         check_labels(part, model.output_shape)
     fitted, measured = (ExitOutputs.from_model(model, part.pictures, part.y, batch_size, verbose)
                         for part in (validation, test))
+    thumbnails = None
+    if hasattr(model, "downscaler"):
+        shown = _first(test.pictures, NUM_THUMBNAILS)
+        thumbnails = quantize(np.asarray(model.downscaler.predict_on_batch(shown)))
     return Measured(entry, pathlib.Path(data).stem, fitted, measured, test.pictures,
-                    evaluate_budgeted(fitted, measured, entry.exit_macs, smooth=True))
+                    evaluate_budgeted(fitted, measured, entry.exit_macs, smooth=True), thumbnails)
 
 
 def write_figures(measured, folder):
-    """Write `accuracy.png`, `exits.png` and, for two exits or more, `gallery.png`.
+    """Write `accuracy.png`, for two exits or more `exits.png` and `gallery.png`, and for a network
+    with a downscaler `thumbnails.png`.
 
     Other networks of the zoo for the same data set are drawn where their `results/budgeted.csv`
     are there, as are the papers' points of RANet and MSDNet.
@@ -102,14 +113,19 @@ def write_figures(measured, folder):
         [point for point in read_published(data_set(entry))
          if point.network.startswith(("RANet", "MSDNet"))],
         _other_networks(entry), f"{entry.name}, {about}"), folder / ACCURACY)
-    save_figure(plot_exit_histogram(
-        {f"{point.mean_macs / 1e6:.1f} M a picture, {point.accuracy:.1%} right": point.exit_shares
-         for point in _spread_budgets(measured.budgeted)},
-        entry.exit_macs, f"{entry.name}: where {about} leave"), folder / EXITS)
     if test.num_exits > 1:
+        save_figure(plot_exit_histogram(
+            {f"{p.mean_macs / 1e6:.1f} M a picture, {p.accuracy:.1%} right": p.exit_shares
+             for p in _spread_budgets(measured.budgeted)},
+            entry.exit_macs, f"{entry.name}: where {about} leave"), folder / EXITS)
         save_figure(
             plot_gallery(measured.test_pictures, test, GALLERY_THRESHOLD, entry.class_names),
             folder / GALLERY, dpi=100, num_colors=256)
+    if measured.thumbnails is not None:
+        pictures = _first(measured.test_pictures, len(measured.thumbnails))
+        save_figure(plot_thumbnails(pictures, measured.thumbnails,
+                                    f"{entry.name}: what the student sees"),
+                    folder / THUMBNAILS, dpi=100)
 
 
 def write_plots(measured, folder):
@@ -140,6 +156,10 @@ def complete_entry(measured):
         entry.weights["sha256"]).write(entry.folder / THRESHOLDS)
     write_figures(measured, entry.folder)
     return write_card(entry.folder)
+
+
+def _first(pictures, number):
+    return np.stack([pictures[index] for index in range(min(number, len(pictures)))])
 
 
 def _spread_budgets(points):
