@@ -34,7 +34,7 @@ from keras_adaptive.models.inputs import STATISTICS
 from keras_adaptive.models.resized import copy_for_size
 from keras_adaptive.models.thumbnet import ThumbNet
 from keras_adaptive.training.datasets import load_data, steps_per_epoch, training_pipeline
-from keras_adaptive.training.recipe import PRECISIONS
+from keras_adaptive.training.recipe_tables import PRECISIONS
 
 TEACHER = "resnet20_cifar10"
 BATCH_SIZE = 64

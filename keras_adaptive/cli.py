@@ -16,7 +16,7 @@ from keras_adaptive import process
 from keras_adaptive.content import DEFAULT_MODEL, DEMO_MODEL
 from keras_adaptive.manifest import FORMATS, MANIFEST
 
-# As in `training.recipe`, which is not imported for the help: it brings Keras.
+# As in `training.recipe_tables`, which is not imported for the help: it brings Keras.
 _PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 

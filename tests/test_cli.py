@@ -13,7 +13,7 @@ from keras_adaptive import cli, content, zoo
 from keras_adaptive.demo import FOLDER
 from keras_adaptive.evaluation.operating_points import read_points
 from keras_adaptive.models import RANet
-from keras_adaptive.training import recipe as recipe_module
+from keras_adaptive.training import recipe_tables
 from keras_adaptive.training.datasets import CIFAR10_CLASSES
 
 COMMANDS = ("demo", "predict", "evaluate", "plot", "card", "export", "thumbnails", "convert",
@@ -254,7 +254,7 @@ def test_train_hands_recipe_data_and_folder_on(data_file, tmp_path, monkeypatch,
 
 
 def test_precisions_offered_are_those_of_recipes():
-    assert cli._PRECISIONS == recipe_module.PRECISIONS
+    assert cli._PRECISIONS == recipe_tables.PRECISIONS
 
 
 def test_demo_writes_its_picture(untrained_zoo, tmp_path, capsys):

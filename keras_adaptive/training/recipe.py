@@ -1,118 +1,21 @@
 """Recipes: one experiment as a readable TOML file, checked on loading."""
 
 import dataclasses
-import inspect
 import pathlib
 import tomllib
 
 import keras
 
 from keras_adaptive import models
-from keras_adaptive.names import did_you_mean
 from keras_adaptive.training.datasets import steps_per_epoch, training_pipeline
 from keras_adaptive.training.losses import LastExitDistillation, SmoothedCrossEntropy
 from keras_adaptive.training.optimizers import PenalizedSGD
 from keras_adaptive.training.photographs import Photographs, photograph_pipeline
+from keras_adaptive.training.recipe_tables import About, ThumbNetTraining, Training, read_tables
 from keras_adaptive.training.schedules import CosineCycles
 
 # With it the validation parts of CIFAR-10 and ImageNet leave remainders that 8 devices can share.
 VALIDATION_BATCH_SIZE = 256
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """Consecutive epochs on pictures of one size.
-
-    With `restart` the learning rate starts anew: this phase opens another cycle of warm-up and
-    decay (SGDR, arXiv 1608.03983), which lengthens a run that is finished.
-    """
-
-    epochs: int
-    image_size: int
-    restart: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class About:
-    """What a recipe is for."""
-
-    title: str
-    paper: str = ""
-    command: str = ""
-    zoo_name: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """Settings of a training run with stochastic gradient descent.
-
-    The learning rate rises linearly over `warmup_epochs`, then falls to zero along a cosine; anew
-    from every phase with `restart`. With `drop_epochs` it starts at its peak and falls to a tenth
-    at each of them instead.
-
-    `exit_weights` weigh the exits' losses; `distillation` has the arguments of
-    `LastExitDistillation`.
-
-    `weight_decay` shrinks kernels beside the gradient step; `l2` is a penalty on all variables that
-    momentum carries, as in the papers. A `weight_decay` of 1e-3 at a momentum of 0.9 pulls like an
-    `l2` of 1e-4.
-
-    `rand_augment` has the arguments of Keras's `RandAugment`, which is used where it is there.
-    """
-
-    batch_size: int
-    peak_learning_rate: float
-    phases: tuple
-    seed: int = 0
-    precision: str = "float32"
-    warmup_epochs: float = 0.0
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 0.0
-    l2: float = 0.0
-    drop_epochs: tuple = ()
-    label_smoothing: float = 0.0
-    exit_weights: tuple = ()
-    distillation: dict = dataclasses.field(default_factory=dict)
-    rand_augment: dict = dataclasses.field(default_factory=dict)
-
-    @property
-    def epochs(self):
-        """int. Epochs of all phases."""
-        return sum(phase.epochs for phase in self.phases)
-
-    @property
-    def cycles(self):
-        """tuple of ints. Epochs of each cycle of the learning rate."""
-        cycles = [0]
-        for phase in self.phases:
-            if phase.restart and cycles[-1]:
-                cycles.append(0)
-            cycles[-1] += phase.epochs
-        return tuple(cycles)
-
-
-@dataclasses.dataclass(frozen=True)
-class ThumbNetTraining:
-    """How downscaler and student of a `ThumbNetCascade` learn.
-
-    `teacher` is the zoo's name of the trained teacher; without one, it has fresh weights. `initial`
-    is `"teacher"` or `"random"`, the student's first weights. The others are those of `ThumbNet`.
-    """
-
-    teacher: str = ""
-    initial: str = "teacher"
-    classification_weight: float = 1.0
-    distillation_weight: float = 1.0
-    feature_weight: float = 1.0
-    moment_weight: float = 10.0
-    temperature: float = 4.0
-
-    def arguments(self):
-        """Return the arguments for `learner` of the cascade."""
-        arguments = dataclasses.asdict(self)
-        return {key: arguments[key] for key in arguments if key not in ("teacher", "initial")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,55 +62,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, name, content):
         """Make a recipe of the tables that a file holds; see `from_file`."""
-        _check_keys(name, content,
-                    ("about", "model", "data", "training", "thumbnet", "expected"),
-                    required=("about", "model", "data", "training"))
-        for table, values in content.items():
-            _check_is_table(f"{name}, [{table}]", values)
-        training = dict(content["training"])
-        _check_record(f"{name}, [training]", training, Training)
-        phases = []
-        for phase in training["phases"]:
-            _check_is_table(f"{name}, phases", phase)
-            _check_record(f"{name}, phases", phase, Phase)
-            phases.append(Phase(**phase))
-        training["phases"] = tuple(phases)
-        _check_drops(name, training)
-        _check_ranges(name, training)
-        training["exit_weights"] = tuple(training.get("exit_weights", ()))
-        _check_keys(f"{name}, distillation", training.get("distillation", {}),
-                    inspect.signature(LastExitDistillation).parameters)
-        _check_keys(f"{name}, rand_augment", training.get("rand_augment", {}),
-                    ("num_ops", "factor"))
-        if training.get("distillation"):
-            try:
-                LastExitDistillation(**training["distillation"])
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{name}, distillation: {error}") from error
-        counts = [training["batch_size"], *(n for p in phases for n in (p.epochs, p.image_size))]
-        if not phases or min(counts) < 1:
-            raise ValueError(
-                f"{name}: `phases` is a list with one phase or more; `epochs`, `image_size` and "
-                f"`batch_size` are at least 1. Received: {content['training']}."
-            )
-        _check_keys(f"{name}, [data]", content["data"], ("name",), required=("name",))
-        if not isinstance(content["data"]["name"], str):
-            raise ValueError(f"{name}, [data]: `name` must be of type str. "
-                             f"Received: {content['data']['name']!r}.")
-        if not isinstance(content["model"].get("configuration", ""), str):
-            raise ValueError(f"{name}, [model]: `configuration` must be of type str. "
-                             f"Received: {content['model']['configuration']!r}.")
-        if "configuration" not in content["model"]:
-            raise ValueError(f"{name}, [model]: the key 'configuration' is missing.")
-        _check_keys(f"{name}, [model]", content["model"],
-                    ("configuration", *models.network_arguments(content["model"])))
-        if training.get("precision", "float32") not in PRECISIONS:
-            raise ValueError(f"{name}: `precision` is one of {list(PRECISIONS)}. "
-                             f"Received: {training['precision']!r}.")
-        _check_record(f"{name}, [about]", content["about"], About)
-        return cls(name, About(**content["about"]), dict(content["model"]), dict(content["data"]),
-                   Training(**training), dict(content.get("expected", {})),
-                   _read_thumbnet(name, content))
+        return cls(name, **read_tables(name, content))
 
     @property
     def image_size(self):
@@ -342,92 +197,3 @@ class Recipe:
         last = dataclasses.replace(last, epochs=1, image_size=min(last.image_size, 64))
         return dataclasses.replace(self.training, phases=(last,), batch_size=8,
                                    precision="float32", exit_weights=())
-
-
-def _read_thumbnet(name, content):
-    """Return the `ThumbNetTraining` of a recipe's tables, or `None`."""
-    is_cascade = "teacher_arguments" in models.network_arguments(content["model"])
-    if is_cascade != ("thumbnet" in content):
-        raise ValueError(
-            f"{name}: the table [thumbnet] says how a student learns from its teacher, and belongs "
-            f"to a model that has both. It is {'missing for' if is_cascade else 'given with'} the "
-            f"configuration {content['model']['configuration']!r}."
-        )
-    if not is_cascade:
-        return None
-    values = content["thumbnet"]
-    _check_record(f"{name}, [thumbnet]", values, ThumbNetTraining)
-    if values.get("initial", "teacher") not in ("teacher", "random"):
-        raise ValueError(f"{name}, [thumbnet]: `initial` is 'teacher' or 'random'. "
-                         f"Received: {values['initial']!r}.")
-    return ThumbNetTraining(**values)
-
-
-def _check_ranges(name, training):
-    """Check the numbers that an optimizer or a loss would refuse late, or take and go wrong."""
-    for key, is_right, wanted in (
-            ("peak_learning_rate", lambda x: 0 < x < float("inf"), "above 0"),
-            ("warmup_epochs", lambda x: 0 <= x < float("inf"), "0 or more"),
-            ("momentum", lambda x: 0 <= x < 1, "0 or more and below 1"),
-            ("weight_decay", lambda x: 0 <= x < float("inf"), "0 or more"),
-            ("l2", lambda x: 0 <= x < float("inf"), "0 or more"),
-            ("label_smoothing", lambda x: 0 <= x < 1, "0 or more and below 1")):
-        if key in training and not is_right(training[key]):
-            raise ValueError(f"{name}: `{key}` is {wanted}. Received: {training[key]}.")
-    weights = training.get("exit_weights", ())
-    if not all(_is_number(weight) and 0 <= weight < float("inf") for weight in weights):
-        raise ValueError(
-            f"{name}: `exit_weights` are numbers of 0 or more. Received: {list(weights)}."
-        )
-
-
-def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _check_drops(name, training):
-    """Check `drop_epochs`, which stand in place of a warm-up and a cosine."""
-    drops = training["drop_epochs"] = tuple(training.get("drop_epochs", ()))
-    if not all(_is_number(epoch) and epoch == int(epoch) > 0 for epoch in drops) or sorted(
-            set(drops)) != list(drops):
-        raise ValueError(
-            f"{name}: `drop_epochs` are numbers of epochs, increasing. Received: {list(drops)}."
-        )
-    if drops and (training.get("warmup_epochs") or any(p.restart for p in training["phases"])):
-        raise ValueError(
-            f"{name}: with `drop_epochs` the learning rate has no `warmup_epochs` and no `restart`."
-        )
-
-
-def _check_is_table(where, values):
-    if not isinstance(values, dict):
-        raise ValueError(f"{where} is a table of keys and values. Received: {values!r}.")
-
-
-def _check_record(where, values, record):
-    fields = dataclasses.fields(record)
-    _check_keys(where, values, [field.name for field in fields],
-                required=[f.name for f in fields if f.default is dataclasses.MISSING
-                          and f.default_factory is dataclasses.MISSING])
-    types = {int: int, float: (int, float), str: str, tuple: list, bool: bool, dict: dict}
-    names = {tuple: "list", dict: "table"}  # as TOML calls them
-    for field in fields:
-        value = values.get(field.name)
-        is_bool = isinstance(value, bool) and field.type is not bool  # an int in Python
-        if field.name in values and (is_bool or not isinstance(value, types[field.type])):
-            raise ValueError(
-                f"{where}: `{field.name}` must be of type "
-                f"{names.get(field.type, field.type.__name__)}. Received: {value!r}."
-            )
-
-
-def _check_keys(where, values, known, required=()):
-    for key in values:
-        if key not in known:
-            raise ValueError(
-                f"{where}: unknown key {key!r}.{did_you_mean(key, known)} "
-                f"Known are {sorted(known)}."
-            )
-    missing = [key for key in required if key not in values]
-    if missing:
-        raise ValueError(f"{where}: the keys {missing} are missing.")
