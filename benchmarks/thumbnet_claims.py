@@ -58,6 +58,8 @@ STUDENTS = {
     "without_distillation": ("ThumbNet without distillation", {"distillation_weight": 0}),
     "without_features": ("ThumbNet without features", {"feature_weight": 0}),
     "random_start": ("ThumbNet from random weights", {"initial": "random"}),
+    "full_from_area": ("ThumbNet whose downscaler starts as averaging and adds to it",
+                       {"downscaler": "area_plus_learned"}),
     "more_layers": ("the downscaler's two layers behind averaging",
                     {"downscaler": "area_then_learned"}),
 }
@@ -73,6 +75,7 @@ CLAIMS = [
     ("it beats direct training on bicubic thumbnails", "full", "direct"),
     ("it beats the honest control", "full", "honest"),
     ("learned thumbnails beat averaged ones, all else equal", "full", "honest_features"),
+    ("so they do where they start as averaged ones (ours)", "full_from_area", "honest_features"),
     ("shrinking that is learned does it, not two more layers", "full", "more_layers"),
     ("it beats a small network of the same cost", "full", "small"),
     ("moments help", "full", "without_moments"),

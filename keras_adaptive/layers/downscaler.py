@@ -35,9 +35,10 @@ class Downscaler(keras.layers.Layer):
         channels: int. Channels of pictures and thumbnails.
         mean, std: sequences of `channels` floats or `None`. Mean and standard deviation of the
             data's pixels in 0..1. Default to those of photographs.
-        area_first: bool. Whether the picture is shrunk by averaging before two convolutions of
-            stride 1 with the same weights: the control that tells learned shrinking from more
-            layers.
+        area: `None`; `"first"`, to shrink the picture by averaging before the convolutions, then of
+            stride 1: the control that tells learned shrinking from more layers; or `"added"`, to
+            add the averaged picture to what the convolutions give, at first nothing: training then
+            starts from honest thumbnails, as the resizer of Talebi and Milanfar does.
 
     Input shape: `(batch, height, width, channels)`, values 0 to 1, sizes multiples of `ratio`.
     Output shape: `(batch, height / ratio, width / ratio, channels)`, 0 or more, float32 also under
@@ -49,10 +50,11 @@ class Downscaler(keras.layers.Layer):
 
     Reference:
         [Zhao and Ghanem, 2020](https://arxiv.org/abs/1904.05034), as described there; see above.
+        For `area="added"`: [Talebi and Milanfar, 2021](https://arxiv.org/abs/2103.09950).
     """
 
-    def __init__(self, ratio=2, hidden_filters=32, channels=3, mean=None, std=None,
-                 area_first=False, **kwargs):
+    def __init__(self, ratio=2, hidden_filters=32, channels=3, mean=None, std=None, area=None,
+                 **kwargs):
         if ratio not in STRIDES:
             raise ValueError(
                 "`ratio` is 2, 4 or 8, because each of the two convolutions shrinks by a power of 2"
@@ -64,27 +66,29 @@ class Downscaler(keras.layers.Layer):
                 f"`hidden_filters` are {least} or more for a ratio of {ratio}, so that the first "
                 f"convolution can keep what it sees. Received: hidden_filters={hidden_filters}."
             )
+        if area not in (None, "first", "added"):
+            raise ValueError(f"`area` is None, 'first' or 'added'. Received: area={area!r}.")
         super().__init__(**kwargs)
         self.ratio = ratio
         self.hidden_filters = hidden_filters
         self.channels = channels
         self.mean = _per_channel("mean", mean, _MEAN, channels)
         self.std = _per_channel("std", std, _STD, channels)
-        self.area_first = area_first
-        strides = (1, 1) if area_first else STRIDES[ratio]
-        self.shrink = None
-        if area_first:
-            self.shrink = Thumbnail(ratio, dtype=self.dtype_policy, name="shrink")
+        self.area = area
+        strides = (1, 1) if area == "first" else STRIDES[ratio]
+        # A thumbnail of 8 bits of precision would lose what bfloat16 drops.
+        self.shrink = Thumbnail(ratio, dtype="float32", name="shrink") if area else None
+        self.add = keras.layers.Add(dtype="float32", name="add") if area == "added" else None
         self.conv1 = _convolution(hidden_filters, strides[0], self.dtype_policy, "conv1")
         self.norm1 = keras.layers.BatchNormalization(
             momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, dtype=self.dtype_policy,
             name="norm1")
         self.relu1 = keras.layers.ReLU(dtype=self.dtype_policy, name="relu1")
         self.conv2 = _convolution(channels, strides[1], self.dtype_policy, "conv2")
-        # A thumbnail of 8 bits of precision would lose what bfloat16 drops.
+        scale, shift = (self.std, self.mean) if area != "added" else ([0.0] * channels,) * 2
         self.norm2 = keras.layers.BatchNormalization(
             momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON,
-            gamma_initializer=ChannelValues(self.std), beta_initializer=ChannelValues(self.mean),
+            gamma_initializer=ChannelValues(scale), beta_initializer=ChannelValues(shift),
             dtype="float32", name="norm2")
         self.relu2 = keras.layers.ReLU(dtype="float32", name="relu2")
 
@@ -98,6 +102,7 @@ class Downscaler(keras.layers.Layer):
         shape = tuple(input_shape)
         if self.shrink:
             self.shrink.build(shape)
+        if self.area == "first":
             shape = self.shrink.compute_output_shape(shape)
         for conv, norm in ((self.conv1, self.norm1), (self.conv2, self.norm2)):
             conv.build(shape)
@@ -105,9 +110,10 @@ class Downscaler(keras.layers.Layer):
             norm.build(shape)
 
     def call(self, pictures, training=None):
-        x = self.shrink(pictures) if self.shrink else pictures
+        x = self.shrink(pictures) if self.area == "first" else pictures
         x = self.relu1(self.norm1(self.conv1(x), training=training))
-        return self.relu2(self.norm2(self.conv2(x), training=training))
+        x = self.norm2(self.conv2(x), training=training)
+        return self.relu2(self.add([x, self.shrink(pictures)]) if self.add else x)
 
     def compute_output_shape(self, input_shape):
         batch, *sizes, _ = input_shape
@@ -125,7 +131,7 @@ class Downscaler(keras.layers.Layer):
             "channels": self.channels,
             "mean": self.mean,
             "std": self.std,
-            "area_first": self.area_first,
+            "area": self.area,
         }
 
 

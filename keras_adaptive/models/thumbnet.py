@@ -133,8 +133,9 @@ class ThumbNet(keras.Model):
                 `keras.Model(pictures, resnet(scale(pictures)))`.
             ratio: int, 2, 4 or 8. Pixels of the picture, to a side, to one of the thumbnail.
             downscaler: `"learned"`; `"area"`, `"bilinear"`, `"bicubic"` or `"nearest"` for resizing
-                that learns nothing (see `Thumbnail`); `"area_then_learned"`, a control (see
-                `Downscaler`); or a Functional `keras.Model` from pictures to thumbnails, as another
+                that learns nothing (see `Thumbnail`); `"area_plus_learned"`, which starts as
+                `"area"`, and `"area_then_learned"`, a control (see `area` of `Downscaler`); or a
+                Functional `keras.Model` from pictures to thumbnails, as another
                 ThumbNet's `downscaler`, whose ratio counts. Freeze it to keep it as it is.
             hidden_filters, mean, std: see `Downscaler`.
             initial: `"teacher"`, or `"random"` for new initial values of the student.

@@ -8,7 +8,8 @@ from keras_adaptive.layers import Downscaler, FeatureDecoder, Thumbnail
 from keras_adaptive.layers.thumbnail import METHODS
 from keras_adaptive.names import did_you_mean
 
-DOWNSCALERS = ("learned", "area_then_learned", *METHODS)
+_AREA = {"learned": None, "area_then_learned": "first", "area_plus_learned": "added"}
+DOWNSCALERS = (*_AREA, *METHODS)
 
 
 def hold_frozen(model):
@@ -55,7 +56,7 @@ def make_downscaler(kind, ratio, shape, hidden_filters, mean, std, precision):
         layer = Thumbnail(ratio, kind, dtype="float32", name="downscaler")
     else:
         layer = Downscaler(ratio, hidden_filters, shape[-1], mean, std,
-                           area_first=kind == "area_then_learned", dtype=precision,
+                           area=_AREA[kind], dtype=precision,
                            name="downscaler")
     pictures = keras.Input(shape, name="pictures")
     x = keras.layers.Rescaling(1 / 255.0, dtype="float32", name="to_unit")(pictures)

@@ -104,8 +104,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("layer", [Downscaler(4, 8), Downscaler(2, 8, area_first=True),
-                                   Thumbnail(2, "bicubic")], ids=lambda layer: layer.name)
+@pytest.mark.parametrize("layer", [
+    Downscaler(4, 8), Downscaler(2, 8, area="first"), Downscaler(2, 8, area="added"),
+    Thumbnail(2, "bicubic")], ids=lambda layer: layer.name)
 def test_downscalers(layer):
     """What makes thumbnails can be exported alone, and leads the student's graph."""
     assert_writes(model_of([layer], shape=(8, 12, 3)), shape=(8, 12, 3))

@@ -120,6 +120,24 @@ def test_area_and_nearest_by_hand():
     assert_allclose(values(Thumbnail(2, "nearest")(x))[0, ..., 0], [[5, 7], [13, 15]])
 
 
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_added_to_averages_it_starts_from_honest_thumbnails(ratio):
+    """Before training it gives the averaged picture, and what it learns is a difference to that."""
+    layer = Downscaler(ratio, 12, area="added")
+    x = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype("float32")
+
+    assert_allclose(values(layer(x)), values(Thumbnail(ratio)(x)), atol=1e-6)
+
+    layer.norm2.beta.assign([0.5, 0.0, -2.0])
+    expected = np.maximum(values(Thumbnail(ratio)(x)) + [0.5, 0.0, -2.0], 0)
+    assert_allclose(values(layer(x)), expected, atol=1e-6)
+
+
+def test_unknown_use_of_averages_is_refused():
+    with pytest.raises(ValueError, match="`area` is None, 'first' or 'added'"):
+        Downscaler(area="before")
+
+
 @pytest.mark.parametrize("ratio, count", [(1, 0), (2, 1), (4, 2), (8, 3)])
 def test_decoder_has_a_convolution_per_doubling(ratio, count):
     decoder = FeatureDecoder(3, ratio)

@@ -245,14 +245,15 @@ def test_runs_in_onnx_as_in_keras(x):
                     atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["area", "bilinear", "bicubic", "nearest", "area_then_learned"])
+@pytest.mark.parametrize("kind", ["area", "bilinear", "bicubic", "nearest", "area_then_learned",
+                                  "area_plus_learned"])
 def test_other_downscalers_are_arguments(kind, x):
     """Resizing that learns nothing has no moments to match."""
     model = make(downscaler=kind)
 
     fitted(model, x)
 
-    learns = kind == "area_then_learned"
+    learns = kind.endswith("learned")
     assert bool(model.downscaler.trainable_variables) == learns
     assert ("moment_loss" in {t.name for t in model.trackers}) == learns
     if kind == "area":
