@@ -41,7 +41,8 @@ BATCH_SIZE = 64
 PEAK_LEARNING_RATE = 0.05
 MARGIN = 0.3  # points
 # Student's t for a two-sided interval of 95 %, by the number of pairs.
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 10: 2.262}
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306,
+        10: 2.262}
 
 _LABELS_ONLY = {"distillation_weight": 0, "feature_weight": 0, "moment_weight": 0}
 _LABELS_AND_TEACHER = {"feature_weight": 0, "moment_weight": 0}
@@ -182,6 +183,8 @@ def main(argv=None):
     parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--output", type=pathlib.Path, default=RESULTS / "thumbnet_claims.csv")
     arguments = parser.parse_args(argv)
+    if not 1 <= arguments.seeds <= max(T_95):
+        parser.error(f"--seeds is 1 to {max(T_95)}")
     unknown = [arm for arm in arguments.arms.split(",") if arm not in ARMS]
     if unknown:
         parser.error(f"unknown arms {unknown}; known are {list(ARMS)}")

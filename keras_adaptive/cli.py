@@ -479,7 +479,9 @@ def _add_data(command, default, shown):
     command.add_argument("--data", metavar="DATA", default=default, required=shown is None,
                          help="cifar10 or cifar100 (downloaded by Keras); an .npz file with "
                               "x_train, y_train, x_val, y_val, x_test, y_test, class_names; or a "
-                              "folder with train/CLASS/, test/CLASS/ and perhaps val/CLASS/"
+                              "folder with train/CLASS/, test/CLASS/ and perhaps val/CLASS/; one "
+                              "with train/ and val/ alone is read file by file, as ImageNet is, "
+                              "val/ being the test part"
                               + (f" [default: {shown}]" if shown else ""))
 
 

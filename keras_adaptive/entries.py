@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-import math
 import pathlib
 import re
 
 from keras_adaptive import models, weight_files
 from keras_adaptive.files import sha256, write_whole
-from keras_adaptive.graph import exit_macs
+from keras_adaptive.graph import exit_macs, exit_parameters
 from keras_adaptive.names import check_keys
-from keras_adaptive.weights import read_weights, write_weights
+from keras_adaptive.weights import WeightsError, read_weights, write_weights
 
 RECORD = "model.json"
 WEIGHTS = "weights.h5"
@@ -129,11 +128,13 @@ class Entry:
         Raises:
             WeightsError: If the weights are not there, are damaged, or do not fit the arguments.
         """
+        self._check_downscaler(arguments)
         model = self.build(arguments)
         is_whole = arguments.get("num_classes", self.num_classes) == self.num_classes
         path = weight_files.find(self.folder / self.weights["file"], self.weights["sha256"])
         read_weights(model, path, self.weights["sha256"], self.weights["size_bytes"],
-                     fresh=() if is_whole else model.output_names)
+                     fresh=() if is_whole else getattr(
+                         model, "classifier_names", model.output_names))
         if not is_whole:
             return model
         model.class_names = self.class_names
@@ -141,6 +142,18 @@ class Entry:
         if list(model.input_shape[1:3]) == self.input_rule["size"]:
             model.exit_macs = self.exit_macs
         return model
+
+
+    def _check_downscaler(self, arguments):
+        """Refuse another downscaler, whose weights have the same names and shapes as those here."""
+        _, published = models.PUBLISHED[self.configuration]
+        known = {**published, **self.arguments}
+        for key in ("ratio", "downscaler"):
+            if key in arguments and arguments[key] != known.get(key, "learned"):
+                raise WeightsError(
+                    f"The weights of {self.name!r} are for {key}={known.get(key, 'learned')!r}. "
+                    f"Received: {arguments[key]!r}. Leave it out, or train a network with it."
+                )
 
 
 def input_rule(model, known=None):
@@ -176,7 +189,7 @@ def write(model, folder, recipe, figures, dtype, license):
         "input_rule": input_rule(model, model.input_rule),
         "class_names": model.class_names,
         "exit_macs": exit_macs(model),
-        "num_parameters": sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        "num_parameters": exit_parameters(model)[-1],
         "weights": {
             "file": WEIGHTS,
             "sha256": sha256(folder / WEIGHTS),

@@ -17,10 +17,10 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_ARENA_MAX": "2",
 }
-# Networks of many thin operations beside each other, by the beginning of their configuration's
-# name. They gain from two operations at a time, which static networks do not have.
+# Networks of many thin operations beside each other, by what their configuration's name says. They
+# gain from two operations at a time, which static networks do not have.
 _THIN = ("ranet", "msdnet")
-_ACCELERATORS = ("/dev/nvidia0", "/dev/kfd", "/dev/accel0")
+_ACCELERATORS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/accel0", "/dev/vfio/0")
 
 
 def training_settings(recipe, num_cores=None):
@@ -38,7 +38,8 @@ def training_settings(recipe, num_cores=None):
     settings = dict(ALLOCATOR)
     is_tensorflow = os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"
     num_cores = num_cores or len(os.sched_getaffinity(0))
-    if is_tensorflow and num_cores > 1 and _configuration(recipe).startswith(_THIN):
+    if is_tensorflow and num_cores > 1 and any(
+            name in _configuration(recipe) for name in _THIN):
         settings |= {"TF_NUM_INTRAOP_THREADS": str(num_cores // 2), "TF_NUM_INTEROP_THREADS": "2"}
     return settings
 

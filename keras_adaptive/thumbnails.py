@@ -184,7 +184,11 @@ class _Network:
             self.rule = InputRule.from_dict(rule, channels)
         else:
             self.rule = InputRule(None if None in size else tuple(size), channels)
-        digest = hashlib.sha256(repr(tuple(size)).encode())
+        # Layers without weights, too: all that resize would be alike otherwise.
+        layers = [(type(layer).__name__, {**layer.get_config(), "name": None})
+                  for layer in model.layers]
+        described = [size, list(model.outputs[0].shape[1:]), rule, layers]
+        digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
         for value in model.get_weights():
             digest.update(np.ascontiguousarray(value).tobytes())
         self.record = {"downscaler": digest.hexdigest()}

@@ -1,10 +1,10 @@
 """Where weight files are found: the package, the cache folder, a path or a URL of the user's."""
 
 import hashlib
+import http.client
 import os
 import pathlib
 import re
-import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -13,6 +13,7 @@ from keras_adaptive.weights import WeightsError
 
 _TIMEOUT_SECONDS = 60
 _CHUNK = 1 << 20
+_HDF5 = b"\x89HDF\r\n\x1a\n"  # how its files begin
 
 
 def cache_folder():
@@ -78,8 +79,15 @@ def fetch(source, most_bytes):
                 f"{url} has sha256 {hashlib.sha256(content).hexdigest()}, expected {digest}. The "
                 "file there was changed; ask whoever gave you the digest."
             )
+        if not content.startswith(_HDF5):
+            raise WeightsError(
+                f"{url} gave no weight file (HDF5) but {content[:40]!r}. Check the address."
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda partial: partial.write_bytes(content))
+        # Another process may fetch the same file.
+        own = path.with_name(f"{os.getpid()}.{path.name}")
+        write_whole(own, lambda partial: partial.write_bytes(content))
+        os.replace(own, path)
     return path, digest
 
 
@@ -111,7 +119,7 @@ def _download(url, most_bytes):
                 content += chunk
                 if len(content) > most_bytes:
                     raise too_large
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise WeightsError(f"{url} cannot be fetched: {error}.") from error
     if declared.isdecimal() and len(content) != int(declared):
         raise WeightsError(

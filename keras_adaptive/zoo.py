@@ -187,6 +187,10 @@ def find_entry(name):
     if name in models.PUBLISHED:  # the zoo may have it under its own name
         name = next((zoo_name for zoo_name in VARIANTS
                      if zoo_name in shipped and _default(zoo_name) == name), name)
+    if name not in shipped:
+        name = next((entry.name for entry in shipped.values() if entry.name not in VARIANTS
+                     and entry.configuration == name
+                     and set(entry.arguments) <= {"input_shape", "normalization"}), name)
     _check_known(name, shipped)
     if name not in shipped:
         raise NoWeightsError(_no_weights(name, _configuration(name), shipped))

@@ -257,3 +257,17 @@ def test_folders_inside_each_other_and_missing_ones_are_refused(source, tmp_path
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="hold no pictures"):
         write_thumbnails(tmp_path / "empty", tmp_path / "small", ratio=2)
+
+
+def test_networks_without_weights_are_told_apart(tmp_path):
+    """What resizes otherwise may not write among the thumbnails that are there."""
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), "uint8")).save(tmp_path / "photos" / "a.png")
+    pictures = keras.Input((8, 8, 3))
+    mean, largest = (keras.Model(pictures, pool(2)(pictures)) for pool in (
+        keras.layers.AveragePooling2D, keras.layers.MaxPooling2D))
+    write_thumbnails(tmp_path / "photos", tmp_path / "small", mean)
+
+    assert write_thumbnails(tmp_path / "photos", tmp_path / "small", mean).skipped == 1
+    with pytest.raises(ValueError, match="made otherwise"):
+        write_thumbnails(tmp_path / "photos", tmp_path / "small", largest)

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import http.client
 import io
 import urllib.error
 import urllib.request
@@ -12,6 +13,7 @@ from keras_adaptive import weight_files
 from keras_adaptive.weights import WeightsError
 
 URL = "https://example.org/weights.h5"
+BODY = b"\x89HDF\r\n\x1a\n!!"  # ten bytes that begin as HDF5 files do
 
 
 class Answer(io.BytesIO):
@@ -46,19 +48,19 @@ def test_a_path_is_taken_as_it_is(tmp_path):
 
 
 def test_a_file_comes_over_the_net_once(serve, tmp_path):
-    requests = serve(b"weights", 7)
+    requests = serve(BODY, len(BODY))
 
     first, _ = weight_files.fetch(URL, 10)
     again, _ = weight_files.fetch(URL, 10)
 
-    assert first == again and first.read_bytes() == b"weights"
+    assert first == again and first.read_bytes() == BODY
     assert requests == [URL]
 
 
 def test_a_digest_behind_the_url_is_checked(serve, tmp_path):
     """And handed on, so that the copy in the cache is checked each time it is read."""
-    serve(b"weights")
-    digest = hashlib.sha256(b"weights").hexdigest()
+    serve(BODY)
+    digest = hashlib.sha256(BODY).hexdigest()
 
     path, expected = weight_files.fetch(f"{URL}#sha256={digest}", 10)
 
@@ -113,3 +115,25 @@ def test_a_redirection_to_plain_http_is_refused():
     with pytest.raises(WeightsError, match="leads to http://example.org"):
         handler.redirect_request(urllib.request.Request(URL), None, 302, "Found", {},
                                  "http://example.org/w.h5")
+
+
+def test_what_is_no_weight_file_is_not_kept(serve, tmp_path):
+    """A page that asks for a password, say, must not be found in the cache the next time."""
+    serve(b"<html>log")
+
+    with pytest.raises(WeightsError, match="gave no weight file .HDF5. but b'<html>log'"):
+        weight_files.fetch(URL, 10)
+    assert kept(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [
+    http.client.InvalidURL("a space"), http.client.IncompleteRead(b"half"), OSError("no route")])
+def test_what_the_net_answers_is_told(monkeypatch, tmp_path, error):
+    """With the address, and as an error that the caller expects."""
+    def fail(url):
+        raise error
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(weight_files, "_open", fail)
+
+    with pytest.raises(WeightsError, match="https://example.org/weights.h5 cannot be fetched"):
+        weight_files.fetch(URL, 10)

@@ -459,3 +459,18 @@ def test_every_entry_of_the_package_is_whole():
         assert info.num_parameters == sum(
             int(np.prod(weight.shape)) for weight in model.trainable_weights)
         InputRule.from_dict(model.input_rule, 3)
+
+
+def test_a_cascade_of_other_classes_keeps_its_trunks():
+    """Both classifiers are fresh; another downscaler than the trained one is refused, because its
+    weights would fit and mean something else."""
+    model = zoo.load("thumbnet_cifar10", pretrained=True, num_classes=4)
+
+    assert model.output_shape == [(None, 4), (None, 4)]
+    trained = zoo.load("thumbnet_r2_resnet20_cifar10", pretrained=True)  # the same, by another name
+    for part in ("student", "teacher"):
+        ours, theirs = (getattr(each, part).get_weights() for each in (model, trained))
+        assert all(np.array_equal(*pair) for pair in zip(ours[:-2], theirs[:-2]))
+    for changed in ({"ratio": 4}, {"downscaler": "area_plus_learned"}):
+        with pytest.raises(WeightsError, match="The weights of 'thumbnet_cifar10' are for"):
+            zoo.load("thumbnet_cifar10", pretrained=True, **changed)

@@ -90,7 +90,7 @@ class ExitOutputs:
             x: array of pictures, or `Photographs`.
             y: int array of labels. Not read for `Photographs`, which know theirs.
             batch_size: int.
-            verbose: as in `keras.Model.predict`.
+            verbose: as in `keras.Model.predict`; not for `Photographs`.
         """
         if hasattr(x, "batches"):  # files that are read batch by batch
             logits, y = _run_batches(model, x.batches(batch_size))

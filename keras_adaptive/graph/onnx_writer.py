@@ -76,11 +76,13 @@ def write_stages(stages, from_logits, merge=True):
 def _write_once(stage, is_logits, merge):
     digest = hashlib.sha256()
     for variable in stage.variables:
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)))
+        digest.update(keras.ops.convert_to_numpy(variable).tobytes())
     key = digest.digest(), is_logits, merge
-    if _WRITTEN.get(stage, (None,))[0] != key:
-        _WRITTEN[stage] = key, _StageWriter(stage, is_logits, merge).write()
-    return _WRITTEN[stage][1]
+    known, written = _WRITTEN.get(stage, (None, None))
+    if known != key:
+        written = _StageWriter(stage, is_logits, merge).write()
+        _WRITTEN[stage] = key, written
+    return written
 
 
 class _StageWriter:

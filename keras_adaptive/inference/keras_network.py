@@ -15,6 +15,7 @@ from keras_adaptive.inference.logits import exits_give_logits
 # The lists of `Stage` that were made of a model, by its exits in use. A graph does not change,
 # only weights do.
 _STAGES = weakref.WeakKeyDictionary()
+_MOST_SUBSETS = 4  # of exits, whose stages are kept
 _MARK_SIZE = 1024  # numbers that a variable has at most which tells of changed weights
 
 
@@ -51,6 +52,8 @@ class KerasNetwork:
         exits = tuple(exits)
         known = _STAGES.setdefault(self.model, {})
         if exits not in known:
+            while len(known) >= _MOST_SUBSETS:
+                known.pop(next(iter(known)), None)
             known[exits] = split_into_stages(_with_exits(self.model, exits))
         return known[exits]
 

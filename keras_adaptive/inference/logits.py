@@ -58,6 +58,11 @@ def logits_of(model, is_trainable=True):
         return output
     layer = model.layers[-1]
     (before, *_), _ = tensors_by_layer(model).get(layer.name, ([None], []))
+    if isinstance(layer, keras.Model) and len(layer.outputs) == 1:
+        # A classifier with something in front, such as what scales the pixels.
+        inside = keras.Model(layer.inputs[0], logits_of(layer, is_trainable),
+                             name=f"{layer.name}_logits")
+        return inside(before)
     linear = without_softmax(layer, model.name)
     if linear is None:
         return before

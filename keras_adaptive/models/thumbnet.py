@@ -10,6 +10,7 @@ from keras import ops
 from keras_adaptive.layers import Thumbnail
 from keras_adaptive.models.resized import copy_for_size
 from keras_adaptive.models.thumbnet_parts import (
+    check_downscaler,
     check_tap,
     default_taps,
     hold_frozen,
@@ -163,6 +164,7 @@ class ThumbNet(keras.Model):
         if not isinstance(downscaler, keras.Model):
             downscaler = make_downscaler(downscaler, ratio, (height, width, channels),
                                           hidden_filters, mean, std, precision)
+        check_downscaler(downscaler, (height, width, channels))
         thumbnail_shape = downscaler.output_shape[1:]
         student = copy_for_size(teacher, thumbnail_shape, precision=precision, name="student",
                                 weights="copied" if initial == "teacher" else "random")

@@ -73,6 +73,11 @@ class ThumbNetCascade(ConfiguredModel):
             "normalization": normalization,
         }
 
+    @property
+    def classifier_names(self):
+        """list of strings. Paths of the layers that make the logits of student and teacher."""
+        return [f"{part}/{getattr(self, part).layers[-1].name}" for part in ("student", "teacher")]
+
     def learner(self, **arguments):
         """Return the `ThumbNet` of these three networks, whose variables it shares.
 

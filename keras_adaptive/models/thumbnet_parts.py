@@ -76,6 +76,21 @@ def ratio_of(downscaler):
     return ratio
 
 
+def check_downscaler(downscaler, shape):
+    """Raise a `ValueError` for a model that makes no thumbnails of pictures of this shape."""
+    if not getattr(downscaler, "outputs", None) or len(downscaler.inputs) != 1 or (
+            len(downscaler.outputs) != 1) or tuple(downscaler.inputs[0].shape[1:]) != shape or (
+            len(downscaler.outputs[0].shape) != 4 or None in downscaler.outputs[0].shape[1:]):
+        received = ("no graph" if not getattr(downscaler, "outputs", None) else
+                    f"{[tuple(t.shape) for t in downscaler.inputs]} and "
+                    f"{[tuple(t.shape) for t in downscaler.outputs]}")
+        raise ValueError(
+            f"`downscaler` is a Functional model from the teacher's pictures, {shape}, to "
+            f"thumbnails of a fixed size. {downscaler.name!r} has inputs and outputs of the "
+            f"shapes: {received}."
+        )
+
+
 def default_taps(student, teacher, ratio):
     """Return a list with the name of the last map that is exactly larger by the ratio."""
     own, others = _maps(student), _maps(teacher)

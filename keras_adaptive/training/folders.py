@@ -37,7 +37,7 @@ def load_folder(folder, image_size):
                 f"{folder} has no folder {part!r}. A data set in folders has train/<class>/ and "
                 "test/<class>/ with pictures, and perhaps val/<class>/."
             )
-    class_names = _class_names(folder / "train")
+    class_names = find_class_names(folder / "train")
     if (folder / "val").is_dir():
         train, validation = (_read(_list(folder / part, class_names), image_size)
                              for part in ("train", "val"))
@@ -56,7 +56,12 @@ def load_folder(folder, image_size):
     return Data(train, validation, test, class_names)
 
 
-def _class_names(folder):
+def find_class_names(folder):
+    """Return the names of a folder's folders, one per class, sorted.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
     names = tuple(sorted(path.name for path in folder.iterdir()
                          if path.is_dir() and not path.name.startswith(".")))
     if len(names) < 2:
@@ -66,7 +71,7 @@ def _class_names(folder):
 
 def _list(folder, class_names):
     """Return the files of each class."""
-    found = _class_names(folder)
+    found = find_class_names(folder)
     if found != class_names:
         raise ValueError(
             f"{folder} and train have different classes. Only in one of them: "

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 
 from keras_adaptive.picture_files import find_files
+from keras_adaptive.training.folders import find_class_names
 from keras_adaptive.training.photographs import PhotographData, Photographs
 
 # Huang et al., 2018, section 5: of ImageNet's training pictures 50,000 choose the thresholds.
@@ -41,8 +42,8 @@ def load_photographs(folder, image_size=None):
         ValueError: If a folder is empty, or `val` has other classes than `train`.
     """
     folder, size = pathlib.Path(folder), image_size or IMAGE_SIZE
-    classes = _classes(folder / "train")
-    in_val = _classes(folder / "val")
+    classes = find_class_names(folder / "train")
+    in_val = find_class_names(folder / "val")
     if in_val != classes:
         raise ValueError(
             f"{folder} has {len(classes)} classes in train and {len(in_val)} in val. Only in one "
@@ -57,11 +58,6 @@ def load_photographs(folder, image_size=None):
     validation, kept = np.sort(order[:held_back]), np.sort(order[held_back:])
     return PhotographData(*(Photographs(train.x[rows], train.y[rows], size)
                             for rows in (kept, validation)), test, _names(folder, classes))
-
-
-def _classes(folder):
-    return sorted(path.name for path in folder.iterdir()
-                  if path.is_dir() and not path.name.startswith("."))
 
 
 def _list(folder, classes, size):

@@ -182,6 +182,12 @@ def _read_thumbnet(name, content):
         )
     if not is_cascade:
         return None
+    ignored = [key for key in ("exit_weights", "distillation") if content["training"].get(key)]
+    if ignored:
+        raise ValueError(
+            f"{name}, [training]: {ignored} are for networks all of whose exits learn. Leave them "
+            "out; the weights of a student's losses stand in [thumbnet]."
+        )
     values = content["thumbnet"]
     _check_record(f"{name}, [thumbnet]", values, ThumbNetTraining)
     if values.get("initial", "teacher") not in ("teacher", "random"):

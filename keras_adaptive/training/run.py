@@ -162,7 +162,10 @@ def _fingerprint(recipe):
     ]
     record = {"model": recipe.model, "data": recipe.data, "training": training}
     if recipe.thumbnet:
-        record["thumbnet"] = dataclasses.asdict(recipe.thumbnet)
+        record["thumbnet"] = {
+            field.name: getattr(recipe.thumbnet, field.name)
+            for field in dataclasses.fields(recipe.thumbnet)
+            if getattr(recipe.thumbnet, field.name) != field.default}
     return json.dumps(record, sort_keys=True)
 
 

@@ -1,7 +1,8 @@
 import keras
+import numpy as np
 import pytest
 
-from keras_adaptive.inference.logits import exits_give_logits
+from keras_adaptive.inference.logits import exits_give_logits, logits_of
 from keras_adaptive.models import MultiExitModel
 
 
@@ -47,6 +48,21 @@ def test_the_user_knows_better(features):
 
     assert exits_give_logits(model, False) == [False, False]
     assert exits_give_logits(model, True) == [True, True]
+
+
+def test_logits_of_a_classifier_with_something_in_front(features):
+    """The softmax is at the end of a model inside; its logits are read there."""
+    inside = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, inside(keras.layers.Rescaling(0.5)(inputs)))
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+
+    logits = keras.Model(inputs, logits_of(model))(x)
+
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(keras.ops.softmax(logits)),
+        keras.ops.convert_to_numpy(model(x)), atol=1e-6)
+    assert np.ptp(keras.ops.convert_to_numpy(logits).sum(axis=1)) > 0.1
 
 
 def test_sigmoids_are_refused_unless_the_user_insists(features):

@@ -261,6 +261,20 @@ def test_other_downscalers_are_arguments(kind, x):
                         atol=1e-3)
 
 
+@pytest.mark.parametrize("shape, made", [
+    ((None, None, 3), "None, None, 3"), ((8, 8, 3), "8, 8, 3"), (None, "no graph")])
+def test_models_that_make_no_thumbnails_of_these_pictures_are_refused(shape, made):
+    """Of another size, of any size, or without a graph: the message shows what came."""
+    if shape is None:
+        downscaler = keras.Model()
+    else:
+        inputs = keras.Input(shape)
+        downscaler = keras.Model(inputs, L.AveragePooling2D(2)(inputs))
+
+    with pytest.raises(ValueError, match=f"teacher's pictures, .16, 16, 3.*{made}"):
+        make(downscaler=downscaler)
+
+
 def test_downscaler_serves_another_network(x, tmp_path):
     """Saved alone, loaded, frozen and put before a student of another teacher; frozen it stays,
     also in a file."""

@@ -189,6 +189,7 @@ def test_the_student_of_a_cascade_learns_as_the_recipe_says(thumbnet_content):
     (changed("thumbnet", "temprature", 3.0), "Did you mean 'temperature'"),
     (changed("thumbnet", "initial", "zeros"), "`initial` is 'teacher' or 'random'"),
     (changed("thumbnet", "teacher", 3), "`teacher` must be of type str"),
+    (changed("training", "exit_weights", [1, 2]), "'exit_weights'. are for networks all of whose"),
     (lambda content: {key: value for key, value in content.items() if key != "thumbnet"},
      "missing for the configuration"),
 ])
