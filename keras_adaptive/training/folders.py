@@ -56,15 +56,15 @@ def load_folder(folder, image_size):
     return Data(train, validation, test, class_names)
 
 
-def find_class_names(folder):
+def find_class_names(folder, least=2):
     """Return the names of a folder's folders, one per class, sorted.
 
     Raises:
-        ValueError: If there are fewer than two.
+        ValueError: If there are fewer than `least`.
     """
     names = tuple(sorted(path.name for path in folder.iterdir()
                          if path.is_dir() and not path.name.startswith(".")))
-    if len(names) < 2:
+    if len(names) < least:
         raise ValueError(f"{folder} needs a folder per class, two or more. It has: {list(names)}.")
     return names
 

@@ -43,7 +43,7 @@ def load_photographs(folder, image_size=None):
     """
     folder, size = pathlib.Path(folder), image_size or IMAGE_SIZE
     classes = find_class_names(folder / "train")
-    in_val = find_class_names(folder / "val")
+    in_val = find_class_names(folder / "val", least=0)
     if in_val != classes:
         raise ValueError(
             f"{folder} has {len(classes)} classes in train and {len(in_val)} in val. Only in one "

@@ -216,3 +216,13 @@ def test_evaluation_reads_photographs_batch_by_batch(data, tiny_arguments):
     expected = ExitOutputs.from_model(model, pictures, photographs.y)
     np.testing.assert_allclose(outputs.probabilities, expected.probabilities, atol=1e-5)
     assert_array_equal(outputs.labels, photographs.y)
+
+
+def test_a_tree_without_class_folders_is_told(tmp_path):
+    """Pictures that lie side by side have no labels."""
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / part / "a.jpg")
+
+    with pytest.raises(ValueError, match="needs a folder per class, two or more"):
+        load_data(tmp_path, 32)
