@@ -2,7 +2,7 @@
 
 import pathlib
 
-DEFAULT_MODEL = "ranet_cifar10"  # of the predictor, and of commands that take any model
+DEFAULT_MODEL = "ranet_imagenet"  # of the predictor, and of commands that take any model
 # The pictures of the demonstration are of CIFAR-10's classes.
 DEMO_MODEL = "ranet_cifar10"
 
