@@ -1,6 +1,7 @@
 """Figures of pictures: who left at which exit, easy and hard ones. They need matplotlib."""
 
 import pathlib
+import textwrap
 
 import numpy as np
 from PIL import Image
@@ -123,7 +124,7 @@ def plot_gallery(pictures, outputs, thresholds, class_names=None, *, columns=5, 
         thresholds: float, or sequence with one float per exit, by which pictures leave.
         class_names: sequence of strings, or `None` for numbers.
         columns: int. Most easy and most hard pictures of a class.
-        max_classes: int. Most rows; classes evenly spread over all where there are more.
+        max_classes: int. Most rows; where there are more classes, those with most of both kinds.
 
     Returns:
         `matplotlib.figure.Figure`. Places stay empty where a class has too few pictures.
@@ -140,8 +141,8 @@ def plot_gallery(pictures, outputs, thresholds, class_names=None, *, columns=5, 
             "`plot_gallery` takes one picture per answer, of two exits or more. Received "
             f"{len(pictures)} pictures, {len(outputs.labels)} answers, {outputs.num_exits} exits."
         )
-    num_classes = outputs.probabilities.shape[2]
-    rows = np.unique(np.linspace(0, num_classes - 1, min(num_classes, max_classes)).astype(int))
+    members = _easy_and_hard(outputs, thresholds)
+    rows = _richest_classes(outputs, members, max_classes)
     # Sizes in inches, such that pictures of 32 pixels take whole pixels at 100 dots an inch.
     side, gap, names, middle, top = 0.64, 0.06, 1.2, 0.4, 0.72
     part = columns * (side + gap)
@@ -150,7 +151,6 @@ def plot_gallery(pictures, outputs, thresholds, class_names=None, *, columns=5, 
     # The third element says with which exit's confidence the pictures are sorted.
     kinds = [("easy", "left at the first exit, and right", 0),
              ("hard", f"went on to exit {outputs.num_exits}, and right only there", -1)]
-    members = _easy_and_hard(outputs, thresholds)
     for (title, remark, exit), left, is_member in zip(kinds, (names, names + part + middle),
                                                       members):
         figure.text(left / width, 1 - 0.3 / height, title, fontsize=13, weight="bold", va="center")
@@ -167,10 +167,19 @@ def plot_gallery(pictures, outputs, thresholds, class_names=None, *, columns=5, 
                 axes.axis("off")
     for row, class_id in enumerate(rows):
         y = top + row * (side + gap) + side / 2
-        figure.text((names - 0.12) / width, 1 - y / height,
-                    f"class {class_id}" if class_names is None else class_names[class_id],
+        name = f"class {class_id}" if class_names is None else class_names[class_id]
+        figure.text((names - 0.12) / width, 1 - y / height, textwrap.fill(name, 15),
                     fontsize=10, ha="right", va="center")
     return figure
+
+
+def _richest_classes(outputs, members, number):
+    """Return the classes with most pictures of the rarer kind, then of both, in their order."""
+    num_classes = outputs.probabilities.shape[2]
+    counts = np.stack([np.bincount(outputs.labels[is_member], minlength=num_classes)
+                       for is_member in members])
+    best = np.lexsort((-counts.sum(axis=0), -counts.min(axis=0)))
+    return np.sort(best[:number])
 
 
 def _easy_and_hard(outputs, thresholds):

@@ -33,7 +33,8 @@ from keras_adaptive.training.datasets import check_classes, check_labels, load_d
 from keras_adaptive.training.photographs import Photographs
 
 THRESHOLDS_OF_EVALUATION = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # each used at all exits
-GALLERY_THRESHOLD = 0.95  # so high that hard pictures reach the last exit
+GALLERY_THRESHOLD = 0.95
+EASY_SHARE = 0.1  # of the pictures leave early in the gallery, where so few are surer than that
 NUM_BUDGETS_OF_HISTOGRAM = 4
 NUM_THUMBNAILS = 8
 
@@ -119,7 +120,8 @@ def write_figures(measured, folder):
              for p in _spread_budgets(measured.budgeted)},
             entry.exit_macs, f"{entry.name}: where {about} leave"), folder / EXITS)
         save_figure(
-            plot_gallery(measured.test_pictures, test, GALLERY_THRESHOLD, entry.class_names),
+            plot_gallery(measured.test_pictures, test, _gallery_threshold(test),
+                         entry.class_names),
             folder / GALLERY, dpi=100, num_colors=256)
     if measured.thumbnails is not None:
         pictures = _first(measured.test_pictures, len(measured.thumbnails))
@@ -156,6 +158,11 @@ def complete_entry(measured):
         entry.weights["sha256"]).write(entry.folder / THRESHOLDS)
     write_figures(measured, entry.folder)
     return write_card(entry.folder)
+
+
+def _gallery_threshold(outputs):
+    """Return a threshold so high that hard pictures reach the last exit, and easy ones do not."""
+    return min(GALLERY_THRESHOLD, float(np.quantile(outputs.confidences[0], 1 - EASY_SHARE)))
 
 
 def _first(pictures, number):

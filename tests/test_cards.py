@@ -174,6 +174,18 @@ def test_a_network_of_one_exit_has_a_card_too(entry):
 
     assert "one exit: every picture costs the same" in text
     assert "| 1 | 40.00 M | 100.0% |" in text and "| 1 | 1.000 | 50.0% | 25.0% |" in text
+    assert not re.search("budget|threshold|sure enough", text)
+
+
+def test_the_card_of_a_thumbnet_shows_thumbnails_and_whose_log_it_is(entry):
+    """Only the student learns, at exit 1."""
+    (entry / TRAINING).write_text("epoch,loss,accuracy,val_accuracy\n0,3,0.5,0.25\n")
+    (entry / "thumbnails.png").write_bytes(b"")
+
+    text = _card(entry)
+
+    assert "](thumbnails.png)" in text and "accuracy of the student, exit 1" in text
+    assert "| 1 | 3.000 | 50.0% | 25.0% |" in text
 
 
 def test_the_same_files_give_the_same_card(entry):

@@ -111,13 +111,21 @@ def test_gallery_has_sure_first_exits_beside_pictures_that_needed_the_last():
 
 
 def test_gallery_shows_some_of_many_classes():
-    """A row each for no more than `max_classes`, spread over all; without names their numbers."""
-    outputs = ExitOutputs(np.full((2, 3, 30), 1 / 30), [0, 1, 2])
+    """No more than `max_classes`: those with easy and hard pictures first, then with either."""
+    probabilities = np.full((2, 4, 30), 0.01)
+    labels = [20, 20, 7, 5]
+    for exit, picture, answer in ((0, 0, 20), (1, 0, 20),  # easy
+                                  (0, 1, 3), (1, 1, 20),  # hard
+                                  (0, 2, 7), (1, 2, 7),  # easy
+                                  (0, 3, 6), (1, 3, 6)):  # wrong
+        probabilities[exit, picture, answer] = 0.71 if (exit, picture) != (0, 1) else 0.4
+    probabilities[0, 1, 4] = 0.32
+    outputs = ExitOutputs(probabilities, labels)
 
-    figure = plot_gallery(np.zeros((3, 8, 8, 3), "uint8"), outputs, 0.5, max_classes=4)
+    figure = plot_gallery(np.zeros((4, 8, 8, 3), "uint8"), outputs, 0.5, max_classes=2)
 
     names = [text for text in _texts(figure) if text.startswith("class")]
-    assert names == ["class 0", "class 9", "class 19", "class 29"]
+    assert names == ["class 7", "class 20"]
 
 
 @pytest.mark.parametrize("count, exits", [(2, 2), (3, 1)])

@@ -133,8 +133,8 @@ def test_other_networks_of_the_same_data_are_drawn(small, data_file, no_figures,
     assert title == "small, 40 test pictures of made_up"
 
 
-def test_a_network_of_one_exit_has_no_gallery(small, data_file, tmp_path):
-    """No picture is harder for it than another."""
+def test_a_network_of_one_exit_has_neither_gallery_nor_histogram(small, data_file, tmp_path):
+    """No picture is harder for it than another, and all leave at the same place."""
     measured = report.measure("small", data_file)
     first = dataclasses.replace(
         measured.test, probabilities=measured.test.probabilities[:1])
@@ -144,8 +144,18 @@ def test_a_network_of_one_exit_has_no_gallery(small, data_file, tmp_path):
         measured, entry=entry, test=first, budgeted=evaluate_budgeted(first, first, [1e6])),
         tmp_path / "plots")
 
-    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [
-        "accuracy.png", "exits.png"]
+    assert [path.name for path in (tmp_path / "plots").iterdir()] == ["accuracy.png"]
+
+
+def test_a_gallery_has_easy_pictures_of_unsure_networks_too():
+    """A tenth of the pictures leave early where hardly any is as sure as for other networks."""
+    unsure = ExitOutputs(np.linspace([0.5, 0.5], [0.8, 0.2], 21)[None].repeat(2, axis=0), [0] * 21)
+
+    threshold = report._gallery_threshold(unsure)
+
+    assert 0.76 < threshold < 0.8
+    assert report._gallery_threshold(
+        ExitOutputs(np.full((2, 5, 2), [0.99, 0.01]), [0] * 5)) == report.GALLERY_THRESHOLD
 
 
 def test_two_hundred_classes_are_measured_like_ten(small, data_file, no_figures):
