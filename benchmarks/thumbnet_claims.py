@@ -66,7 +66,7 @@ STUDENTS = {
 }
 # These see full pictures, or pictures of full size.
 OTHERS = {
-    "small": "half as wide a network on full pictures, at the student's cost, with distillation",
+    "small": "half as wide a network on full pictures, at the student's cost, from random weights",
     "enlarged": "averaged thumbnails enlarged again, the whole network: what the pixels lost",
 }
 ARMS = {**{name: what for name, (what, _) in STUDENTS.items()}, **OTHERS}
