@@ -121,7 +121,7 @@ def run(thumbnet, train, validation, epochs, seed):
     """Train an arm and return its accuracy on the validation part after the last epoch."""
     steps = steps_per_epoch(train, BATCH_SIZE)
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0, (epochs - 1) * steps, warmup_target=PEAK_LEARNING_RATE, warmup_steps=steps)
+        0.0, max(1, (epochs - 1) * steps), warmup_target=PEAK_LEARNING_RATE, warmup_steps=steps)
     optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=5e-3)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     thumbnet.compile(optimizer)

@@ -345,7 +345,7 @@ def test_every_arm_can_be_built(load_script):
         "honest", "full", "more_layers", "enlarged")}
 
     assert macs["enlarged"] == exit_macs(teacher)[0]
-    assert macs["honest"] < macs["full"] < macs["more_layers"] < macs["enlarged"]
+    assert macs["honest"] < macs["full"] == macs["more_layers"] < macs["enlarged"]
 
 
 @pytest.mark.parametrize("differences, verdict", [

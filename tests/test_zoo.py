@@ -16,7 +16,8 @@ from keras_adaptive import content, models, recipes, zoo
 from keras_adaptive.calibrated import CalibratedThresholds
 from keras_adaptive.entries import Entry
 from keras_adaptive.evaluation import ExitOutputs
-from keras_adaptive.graph import exit_macs
+from keras_adaptive.graph import exit_macs, exit_parameters
+from keras_adaptive.models.thumbnet_cascade import ThumbNetCascade
 from keras_adaptive.picture_files import InputRule
 from keras_adaptive.weights import WeightsError
 
@@ -82,14 +83,15 @@ def edit(path, **changes):
 def test_every_adaptive_configuration_has_one_place_in_the_zoo():
     """Each is the variant of exactly one zoo name, and a zoo name has a function.
 
-    Static baselines go by their published names. A variant with the zoo's own name is the recipe's.
+    Static baselines and ThumbNets go by their own names. A variant with the zoo's own name is the
+    recipe's.
     """
     variants = [name for zoo_name, table in zoo.VARIANTS.items() for name in table.values()
                 if name != zoo_name]
 
     assert sorted(variants) == sorted(
         name for name, (network, _) in models.PUBLISHED.items()
-        if network not in (models.ResNet, models.DenseNet))
+        if network not in (models.ResNet, models.DenseNet, ThumbNetCascade))
     for name, table in zoo.VARIANTS.items():
         constructor = getattr(zoo, name)
         assert constructor.__name__ == name
@@ -454,10 +456,9 @@ def test_every_entry_of_the_package_is_whole():
             continue
         model = zoo.load(info.name, pretrained=True)
         assert model.exit_macs == list(info.exit_macs) == exit_macs(model)
-        assert len(model.class_names) == model.output_shape[0][1]
+        assert len(model.class_names) == model.outputs[0].shape[1]
         assert len(info.figures["test_accuracy"]) == model.num_exits
-        assert info.num_parameters == sum(
-            int(np.prod(weight.shape)) for weight in model.trainable_weights)
+        assert info.num_parameters == exit_parameters(model)[-1]
         InputRule.from_dict(model.input_rule, 3)
 
 

@@ -10,6 +10,7 @@ import pytest
 from keras_adaptive import models
 from keras_adaptive.graph import costs, exit_macs, exit_parameters
 from keras_adaptive.models import PUBLISHED, DenseNet, ResNet
+from keras_adaptive.models.thumbnet_cascade import ThumbNetCascade
 
 # Static baselines; their counts are checked by hand in test_baselines.py.
 BASELINES = [
@@ -17,7 +18,10 @@ BASELINES = [
     "densenet_bc100_k12_cifar10", "resnet20_cifar100", "resnet32_cifar100", "resnet56_cifar100",
     "densenet_bc40_k12_cifar100", "densenet_bc100_k12_cifar100",
 ]
-ADAPTIVE = [name for name in PUBLISHED if name not in BASELINES]
+# Ours, of a published teacher; their counts are checked by hand in test_thumbnet_cascade.py.
+THUMBNETS = [f"thumbnet_r{ratio}_{teacher}" for ratio in (2, 4)
+             for teacher in ("resnet20_cifar10", "resnet20_cifar100", "ranet_imagenet")]
+ADAPTIVE = [name for name in PUBLISHED if name not in BASELINES + THUMBNETS]
 FIELDS = {"reference": "reference_params", "lazy": "lazy_params"}
 
 
@@ -33,8 +37,10 @@ def test_all_published_names_are_there(counts):
 def test_only_static_networks_are_excused_from_the_authors_counts():
     """An adaptive network that the file does not know cannot pass as a baseline."""
     static = [name for name, (network, _) in PUBLISHED.items() if network in (ResNet, DenseNet)]
+    cascades = [name for name, (network, _) in PUBLISHED.items() if network is ThumbNetCascade]
 
     assert sorted(static) == sorted(BASELINES)
+    assert sorted(cascades) == sorted(THUMBNETS)
 
 
 @pytest.mark.slow
