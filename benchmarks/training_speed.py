@@ -32,7 +32,6 @@ from common import RESULTS, ROOT, describe, save_rows
 
 from keras_adaptive.process import training_settings
 
-RECIPE = "ranet_cifar10"
 # Name: batch size, precision, whether with the settings.
 OURS = {
     "plain": (64, "float32", False),
@@ -43,8 +42,8 @@ OURS = {
 WARM_UP_STEPS = 3
 
 
-def time_ours(data, batch_size, precision, steps):
-    """Return the pictures per second of `fit` with the recipe."""
+def time_ours(recipe, data, batch_size, precision, steps):
+    """Return the pictures per second of `fit` with a recipe."""
     import dataclasses
 
     import keras
@@ -53,7 +52,7 @@ def time_ours(data, batch_size, precision, steps):
     from keras_adaptive.models.precision import use_precision
     from keras_adaptive.training.datasets import load_data, steps_per_epoch, training_pipeline
 
-    recipe = recipes.load(RECIPE)
+    recipe = recipes.load(recipe)
     recipe = dataclasses.replace(
         recipe, training=dataclasses.replace(recipe.training, batch_size=batch_size))
     with use_precision(precision):
@@ -98,10 +97,11 @@ def run_in_fresh_process(what, arguments):
                    "PYTHONPATH": os.pathsep.join(
                        filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     if what in OURS and OURS[what][2]:
-        environment |= training_settings(RECIPE)
+        environment |= training_settings(arguments.recipe)
     done = subprocess.run(
         [sys.executable, __file__, "--data", arguments.data, "--steps", str(arguments.steps),
-         "--only", what, *(["--checkout", arguments.checkout] if arguments.checkout else [])],
+         "--only", what, "--recipe", arguments.recipe,
+         *(["--checkout", arguments.checkout] if arguments.checkout else [])],
         capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{what!r} failed:\n{done.stderr}")
@@ -112,6 +112,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="cifar10", help="as for `keras-adaptive train`")
+    parser.add_argument("--recipe", default="ranet_cifar10", help="default: %(default)s")
     parser.add_argument("--checkout", help="a clone of the authors' repository")
     parser.add_argument("--what", nargs="+", default=["authors", *OURS], choices=["authors", *OURS])
     parser.add_argument("--steps", type=int, default=20, help="timed steps; default: %(default)s")
@@ -121,7 +122,8 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     if arguments.only:
         speed = (time_authors(arguments.checkout, arguments.steps) if arguments.only == "authors"
-                 else time_ours(arguments.data, *OURS[arguments.only][:2], arguments.steps))
+                 else time_ours(arguments.recipe, arguments.data,
+                                *OURS[arguments.only][:2], arguments.steps))
         print(json.dumps({"pictures_per_second": speed}))
         return
     compared = [what for what in arguments.what if what != "authors" or arguments.checkout]

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_adaptive import ExitOutputs, zoo
+from keras_adaptive import ExitOutputs, recipes, zoo
 from keras_adaptive.calibrated import CalibratedThresholds
 from keras_adaptive.graph import exit_macs
 from keras_adaptive.models import RANet, ResNet
@@ -370,8 +370,15 @@ def test_training_speed(load_script, tmp_path):
     data = tmp_path / "pictures.npz"
     np.savez(data, **parts, **labels, class_names=list("abcdefghij"))
 
+    recipe = recipes.load("ranet_cifar10").quick()
+    model = "".join(f"{key} = {json.dumps(value)}\n" for key, value in recipe.model.items())
+    (tmp_path / "small.toml").write_text(
+        f"[about]\ntitle = 'small'\n[model]\n{model}[data]\nname = 'cifar10'\n[training]\n"
+        "batch_size = 64\npeak_learning_rate = 0.1\nphases = [{epochs = 1, image_size = 32}]\n")
+
     rows = _run(load_script("training_speed"), [
-        "--data", data, "--what", "settings", "--steps", 1, "--repeats", 1],
+        "--data", data, "--recipe", tmp_path / "small.toml", "--what", "settings", "--steps", 1,
+        "--repeats", 1],
         tmp_path / "out.csv", ["pictures_per_second"])
 
     assert [(row["what"], row["ratio_to_settings"]) for row in rows] == [("settings", "1.0")]
