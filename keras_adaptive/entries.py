@@ -94,8 +94,13 @@ class Entry:
     @property
     def num_classes(self):
         """int. Number of classes that the weights tell apart."""
+        return self._arguments["num_classes"]
+
+    @property
+    def _arguments(self):
+        """dict. The network's arguments, published ones and the entry's own."""
         _, published = models.PUBLISHED[self.configuration]
-        return {**published, **self.arguments}["num_classes"]
+        return {**published, **self.arguments}
 
     def describe(self):
         """Return in one line what the weights are: classes, and accuracy at the last exit."""
@@ -143,16 +148,14 @@ class Entry:
             model.exit_macs = self.exit_macs
         return model
 
-
     def _check_downscaler(self, arguments):
         """Refuse another downscaler, whose weights have the same names and shapes as those here."""
-        _, published = models.PUBLISHED[self.configuration]
-        known = {**published, **self.arguments}
         for key in ("ratio", "downscaler"):
-            if key in arguments and arguments[key] != known.get(key, "learned"):
+            known = self._arguments.get(key)  # of networks that have one
+            if key in arguments and known not in (None, arguments[key]):
                 raise WeightsError(
-                    f"The weights of {self.name!r} are for {key}={known.get(key, 'learned')!r}. "
-                    f"Received: {arguments[key]!r}. Leave it out, or train a network with it."
+                    f"The weights of {self.name!r} are for {key}={known!r}. Received: "
+                    f"{arguments[key]!r}. Leave it out, or train a network with it."
                 )
 
 

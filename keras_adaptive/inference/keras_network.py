@@ -51,11 +51,12 @@ class KerasNetwork:
         """Return the list of `Stage` that the given exits need, for `prepare` of an engine."""
         exits = tuple(exits)
         known = _STAGES.setdefault(self.model, {})
-        if exits not in known:
-            while len(known) >= _MOST_SUBSETS:
-                known.pop(next(iter(known)), None)
-            known[exits] = split_into_stages(_with_exits(self.model, exits))
-        return known[exits]
+        stages = known.get(exits)
+        if stages is None:
+            for oldest in list(known)[:1 - _MOST_SUBSETS]:
+                known.pop(oldest, None)  # another thread may have been faster
+            stages = known[exits] = split_into_stages(_with_exits(self.model, exits))
+        return stages
 
     def gives_logits(self, exits):
         """Return, for each of the given exits, whether it gives logits; for `prepare`, too."""

@@ -72,8 +72,8 @@ def _published():
             # Pictures of 32 pixels: with 32 filters the downscaler would cost as much as a third of
             # the student.
             yield f"thumbnet_r{ratio}_resnet20_{data}", ThumbNetCascade, {
-                "teacher": f"resnet20_{data}", "ratio": ratio, "hidden_filters": 16,
-                "num_classes": num_classes}
+                "teacher": f"resnet20_{data}", "ratio": ratio, "downscaler": "learned",
+                "hidden_filters": 16, "num_classes": num_classes}
     for name, arguments in _RANET_IMAGENET.items():
         yield name, RANet, {"scales": (1, 2, 3, 4), "growth_factors": (4, 2, 2, 1),
                             "growth_rate": 16, **imagenet, **arguments}
@@ -82,7 +82,8 @@ def _published():
         yield f"thumbnet_r{ratio}_ranet_imagenet", ThumbNetCascade, {
             "teacher": "ranet_i1_step8_imagenet",
             "teacher_arguments": {"layers_per_block": 4, "head_filters": 128, "pooling": "global"},
-            "ratio": ratio, "num_classes": 200, "input_shape": (64, 64, 3)}
+            "ratio": ratio, "downscaler": "learned", "num_classes": 200,
+            "input_shape": (64, 64, 3)}
     for name, (first, further) in _MSDNET_IMAGENET.items():
         yield name, MSDNet, {
             "channels": 32, "growth_rate": 16, "growth_factors": (1, 2, 4, 4), "blocks": 5,

@@ -25,3 +25,13 @@ def test_a_model_that_nobody_holds_is_forgotten(make_network):
     gc.collect()
 
     assert model() is None
+
+
+def test_stages_of_a_few_choices_of_exits_are_kept(make_network):
+    """Whoever tries every subset of exits does not fill the memory."""
+    network = KerasNetwork(make_network())
+    subsets = [(1,), (2,), (3,), (4,), (1, 2)]
+    kept = {exits: network.stages(exits) for exits in subsets}
+
+    assert network.stages((1, 2)) is kept[1, 2]
+    assert network.stages((1,)) is not kept[1,]
