@@ -112,6 +112,19 @@ class Entry:
             if self.figures.get(key))
         return f"{self.name}: weights for {self.num_classes}{of} {title} classes{measured}"
 
+    def write_figures(self, figures):
+        """Replace what the record says was measured; the weights stay as they are.
+
+        Args:
+            figures: dict, see `keras_adaptive.zoo.save_entry`.
+
+        Raises:
+            ValueError: If `figures` do not fit the network.
+        """
+        _check_figures(self.name, len(self.exit_macs), figures)
+        record = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+        _write_record(self.folder, {**record, "figures": figures})
+
     def build(self, arguments):
         """Return the network with fresh weights.
 
@@ -177,7 +190,7 @@ def input_rule(model, known=None):
 
 def write(model, folder, recipe, figures, dtype, license):
     """Write an entry; see `keras_adaptive.zoo.save_entry`."""
-    _check_figures(model, figures)
+    _check_figures(model.name, model.num_exits, figures)
     built = recipe.build().configuration
     _check_recipe(model, recipe.name, built)
     folder.mkdir(parents=True, exist_ok=True)
@@ -203,17 +216,21 @@ def write(model, folder, recipe, figures, dtype, license):
         "figures": figures,
         "license": license,
     }
+    _write_record(folder, record)
+
+
+def _write_record(folder, record):
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     write_whole(folder / RECORD, lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def _check_figures(model, figures):
+def _check_figures(name, num_exits, figures):
     for key in ("test_accuracy", "test_top5_accuracy"):
         accuracy = figures.get(key)
-        if accuracy is not None and len(accuracy) != model.num_exits:
+        if accuracy is not None and len(accuracy) != num_exits:
             raise ValueError(
-                f"`figures[{key!r}]` has a share per exit: {model.num_exits} for "
-                f"{model.name!r}. Received {len(accuracy)}: {accuracy}."
+                f"`figures[{key!r}]` has a share per exit: {num_exits} for {name!r}. Received "
+                f"{len(accuracy)}: {accuracy}."
             )
     try:
         json.dumps(figures, allow_nan=False)

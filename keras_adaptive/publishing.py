@@ -1,0 +1,91 @@
+"""Put what a training run made into the zoo: weights, figures, thresholds, card."""
+
+import csv
+import importlib.metadata
+import pathlib
+
+import keras
+
+from keras_adaptive import zoo
+from keras_adaptive.cards import TRAINING
+from keras_adaptive.files import write_whole
+from keras_adaptive.report import complete_entry, measure_parts
+from keras_adaptive.training.datasets import load_data
+from keras_adaptive.training.run import BEST, LOG
+
+_MANY_CLASSES = 20  # from here on top-5 accuracy says something
+
+
+def publish(recipe, folder, data, machine=None, dtype="float16", batch_size=256, verbose=0):
+    """Write the best weights of a run as an entry of the zoo, measured as they are shipped.
+
+    The validation part gives the thresholds; the test part is read once. An earlier entry of the
+    name is replaced. Interrupted, the same command makes the entry whole.
+
+    Args:
+        recipe: `Recipe` with a `zoo_name`.
+        folder: path of the folder that `train` wrote.
+        data: string, the data set that the run was made with, as `load_data` takes it.
+        machine: string or `None`. What trained, and for how long, for the card.
+        dtype: `"float32"` or `"float16"`, of the weights' file.
+        batch_size: int.
+        verbose: as in `keras.Model.predict`.
+
+    Returns:
+        Path of the card.
+
+    Raises:
+        ValueError: If the recipe is not meant for the zoo, the folder has no finished full-size
+            epoch, or the data set has other classes than the network.
+    """
+    name, folder = recipe.about.zoo_name, pathlib.Path(folder)
+    if not name:
+        raise ValueError(
+            f"Recipe {recipe.name!r} has no `zoo_name` in its table [about], so its network has no "
+            "name in the zoo. Add one."
+        )
+    for file in (BEST, LOG):
+        if not (folder / file).is_file():
+            raise ValueError(
+                f"{folder} has no {file}, which `keras-adaptive train {recipe.name}` writes after "
+                "the first epoch at full picture size."
+            )
+    parts = load_data(data, recipe.image_size)
+    model = recipe.build()
+    num_classes = model.outputs[-1].shape[-1]
+    if len(parts.class_names) != num_classes:
+        raise ValueError(
+            f"The network of recipe {recipe.name!r} tells {num_classes} classes apart, {data!r} "
+            f"has {len(parts.class_names)}. Give the data set that it was trained on."
+        )
+    model.load_weights(folder / BEST)
+    model.class_names = list(parts.class_names)
+    log = (folder / LOG).read_text(encoding="utf-8")
+    facts = {
+        "data": f"{pathlib.Path(data).stem}: {len(parts.train):,} training, "
+                f"{len(parts.validation):,} validation and {len(parts.test):,} test pictures",
+        "software": f"Keras {keras.__version__}, {_backend()}",
+        "epochs": sum(1 for _ in csv.reader(log.splitlines())) - 1,
+        **({"machine": machine} if machine else {}),
+    }
+    written = zoo.save_entry(model, name, recipe=recipe, figures=facts, dtype=dtype)
+    measured = measure_parts(zoo.find_entry(name), parts, pathlib.Path(data).stem,
+                             batch_size=batch_size, verbose=verbose)
+    figures = {"test_accuracy": _rounded(measured.test.accuracies())}
+    if len(parts.class_names) >= _MANY_CLASSES:
+        figures["test_top5_accuracy"] = _rounded(measured.test.top5_accuracies())
+    figures["validation_accuracy"] = _rounded(measured.validation.accuracies())
+    measured.entry.write_figures({**figures, **facts})
+    (written / TRAINING).parent.mkdir(exist_ok=True)
+    write_whole(written / TRAINING,
+                lambda partial: pathlib.Path(partial).write_text(log, encoding="utf-8"))
+    return complete_entry(measured)
+
+
+def _rounded(accuracies):
+    return [round(float(accuracy), 4) for accuracy in accuracies]
+
+
+def _backend():
+    backend = keras.backend.backend()
+    return f"{backend} {importlib.metadata.version(backend)}"

@@ -1,0 +1,91 @@
+"""A run becomes an entry of the zoo, on a tiny network in a zoo of its own."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from keras_adaptive import content, recipes, report, zoo
+from keras_adaptive.publishing import publish
+from keras_adaptive.training import train
+from keras_adaptive.training.datasets import load_data
+from keras_adaptive.training.recipe_tables import Phase
+
+pytest.importorskip("matplotlib")
+
+CLASSES = [f"class {number}" for number in range(10)]
+
+
+@pytest.fixture
+def own_zoo(tmp_path, monkeypatch):
+    """Folder that is the whole zoo; figures, which take longest, are not drawn."""
+    real, folder = content.folder, tmp_path / "zoo"
+    folder.mkdir()
+    (folder / "published_results.csv").write_bytes(
+        (real("zoo") / "published_results.csv").read_bytes())
+    monkeypatch.setattr(content, "folder", lambda kind: folder if kind == "zoo" else real(kind))
+    monkeypatch.setattr(report, "save_figure", lambda *arguments, **options: None)
+    return folder
+
+
+@pytest.fixture
+def recipe():
+    quick = recipes.load("resnet20_cifar10").quick()
+    phase = Phase(epochs=2, image_size=32)
+    return dataclasses.replace(
+        quick, about=dataclasses.replace(quick.about, zoo_name="tiny"),
+        training=dataclasses.replace(quick.training, phases=(phase,)))
+
+
+@pytest.fixture
+def data_file(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"class_names": np.array(CLASSES)}
+    for part, count in (("train", 16), ("val", 40), ("test", 30)):
+        arrays[f"x_{part}"] = rng.integers(0, 256, (count, 32, 32, 3), dtype="uint8")
+        arrays[f"y_{part}"] = rng.integers(0, 10, count)
+    np.savez(tmp_path / "made_up.npz", **arrays)
+    return str(tmp_path / "made_up.npz")
+
+
+def test_a_run_becomes_a_whole_entry(recipe, data_file, own_zoo, tmp_path):
+    """The network loads by name, with the run's weights; figures, thresholds, log and card say
+    what was measured with what is shipped."""
+    trained = train(recipe, load_data(data_file), tmp_path / "run", verbose=0)
+    card = publish(recipe, tmp_path / "run", data_file, "an abacus, two weeks", dtype="float32")
+    assert card == own_zoo / "tiny" / "card.md" and "an abacus, two weeks" in card.read_text()
+    model = zoo.load("tiny", pretrained=True)
+    for own, given in zip(model.get_weights(), trained.get_weights()):
+        np.testing.assert_array_equal(own, given)
+    figures = json.loads((own_zoo / "tiny" / "model.json").read_text())["figures"]
+    with np.load(data_file) as arrays:
+        right = (trained.predict(arrays["x_test"], verbose=0).argmax(1) == arrays["y_test"]).mean()
+    assert figures["test_accuracy"] == [round(float(right), 4)]
+    assert figures["epochs"] == 2 and "16 training, 40 validation and 30 test" in figures["data"]
+    assert len(zoo.thresholds("tiny", macs=1e12)) == 1  # they fit the weights' digest
+    with (own_zoo / "tiny" / "results" / "training.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1"]
+
+
+def test_a_run_that_has_no_weights_yet_is_named(recipe, data_file, own_zoo, tmp_path):
+    """The message says what is missing, and the zoo stays as it was."""
+    (tmp_path / "run").mkdir()
+    with pytest.raises(ValueError, match="best.weights.h5, which .keras-adaptive train"):
+        publish(recipe, tmp_path / "run", data_file)
+    nameless = dataclasses.replace(recipe, about=dataclasses.replace(recipe.about, zoo_name=""))
+    with pytest.raises(ValueError, match="no `zoo_name`"):
+        publish(nameless, tmp_path / "run", data_file)
+    assert not (own_zoo / "tiny").exists()
+
+
+def test_other_classes_are_refused_before_anything_is_written(recipe, data_file, own_zoo,
+                                                              tmp_path):
+    """A data set of another number of classes is no measure of the network."""
+    train(recipe, load_data(data_file), tmp_path / "run", verbose=0)
+    with np.load(data_file) as arrays:
+        np.savez(tmp_path / "seven.npz", **{**arrays, "class_names": np.array(CLASSES[:7])})
+    with pytest.raises(ValueError, match="tells 10 classes apart.*has 7"):
+        publish(recipe, tmp_path / "run", str(tmp_path / "seven.npz"))
+    assert not (own_zoo / "tiny").exists()
