@@ -157,6 +157,20 @@ def _card(arguments):
     print(f"Card: {os.path.abspath(complete_entry(measured))}")
 
 
+def _publish(arguments):
+    from keras_adaptive import recipes
+    from keras_adaptive.plots import check_figure_path
+    from keras_adaptive.publishing import publish
+
+    check_figure_path("accuracy.png")
+    recipe = recipes.load(arguments.recipe)
+    folder = arguments.folder or os.path.join("runs", recipe.name)
+    with contextlib.redirect_stdout(sys.stderr):
+        card = publish(recipe, folder, arguments.data or recipe.data["name"], arguments.machine,
+                       arguments.dtype, arguments.batch_size, verbose=1)
+    print(f"Card: {os.path.abspath(card)}")
+
+
 def _export(arguments):
     from keras_adaptive import zoo
     from keras_adaptive.export import export_stages
@@ -365,6 +379,24 @@ def _make_parser():
                                                    "`keras-adaptive list` shows it")
     _add_data(card, None, None)
     _add_batch_size(card, 256)
+
+    publish = _add_command(
+        commands, "publish", _publish,
+        "Put the best weights of a training run into the zoo: weights, figures, thresholds, card.",
+        """
+  keras-adaptive train ranet_cifar10 && keras-adaptive publish ranet_cifar10
+  keras-adaptive publish ranet_cifar10 --data cifar10.npz --machine "one H100, 5 h\"""")
+    publish.add_argument("recipe", metavar="RECIPE",
+                         help="a name that `keras-adaptive list` shows, or a .toml file; its "
+                              "`zoo_name` names the entry")
+    _add_data(publish, None, "the recipe's")
+    publish.add_argument("--folder", metavar="DIR", default=None,
+                         help="what `train` wrote [default: runs/RECIPE]")
+    publish.add_argument("--machine", metavar="TEXT", default=None,
+                         help="what trained, and how long, for the card")
+    publish.add_argument("--dtype", choices=("float16", "float32"), default="float16",
+                         help="of the weights' file [default: %(default)s]")
+    _add_batch_size(publish, 256)
 
     export = _add_command(
         commands, "export", _export,

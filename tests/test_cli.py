@@ -17,7 +17,7 @@ from keras_adaptive.training import recipe_tables
 from keras_adaptive.training.datasets import CIFAR10_CLASSES
 
 COMMANDS = ("demo", "predict", "evaluate", "plot", "card", "export", "thumbnails", "convert",
-            "list", "train")
+            "list", "train", "publish")
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,7 @@ def test_threshold_may_differ_between_exits(untrained_zoo, capsys):
     (["predict", "no_such.png"], "there is no such file"),
     (["predict", str(FOLDER), "--threshold", "-1"], "`threshold` must be a confidence"),
     (["train", "no_such_recipe"], "no_such_recipe"),
+    (["publish", "ranet_cifar10", "--folder", "no_such"], "no_such has no best.weights.h5"),
     (["evaluate", "--data", "no_such.npz"], "does not exist"),
     (["plot", "--data", "no_such.npz"], "does not exist"),
     (["card", "ranet_cifar", "--data", "no_such.npz"], "Did you mean 'ranet_cifar10'?"),
