@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from keras_adaptive import cli, content, zoo
+from keras_adaptive import cli, cli_arguments, content, zoo
 from keras_adaptive.demo import FOLDER
 from keras_adaptive.evaluation.operating_points import read_points
 from keras_adaptive.models import RANet
@@ -255,7 +255,7 @@ def test_train_hands_recipe_data_and_folder_on(data_file, tmp_path, monkeypatch,
 
 
 def test_precisions_offered_are_those_of_recipes():
-    assert cli._PRECISIONS == recipe_tables.PRECISIONS
+    assert cli_arguments.PRECISIONS == recipe_tables.PRECISIONS
 
 
 def test_demo_writes_its_picture(untrained_zoo, tmp_path, capsys):

@@ -7,7 +7,7 @@ import re
 import pytest
 
 import keras_adaptive
-from keras_adaptive import cli
+from keras_adaptive import cli_arguments
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,7 +55,7 @@ def test_commands_of_the_package_are_understood():
     assert lines
     for line in lines:
         if "--help" not in line:
-            cli._make_parser().parse_args(line.split())
+            cli_arguments.make_parser().parse_args(line.split())
 
 
 def test_scripts_exist():
