@@ -21,6 +21,7 @@ CLAIMS = [
     ("C1", "... of twice the epochs", "full", "direct_long"),
     ("C2", "it beats the honest control", "full", "honest"),
     ("C3", "moments help accuracy", "full", "without_moments"),
+    ("C3", "... where labels are all that is learned from", "learned_moments", "learned_labels"),
     ("C3", "distillation helps", "full", "without_distillation"),
     ("C3", "features help", "full", "without_features"),
     ("C3", "labels help", "full", "without_labels"),
@@ -29,6 +30,11 @@ CLAIMS = [
     ("C4", "shrinking that is learned does it, not two more layers", "full", "more_layers"),
     ("ours", "learned ones that start as averaged ones beat these", "full_from_area",
      "honest_features"),
+    ("ours", "learned ones beat averaged ones where labels are all", "learned_labels",
+     "labels_only"),
+    ("ours", "bicubic thumbnails beat single pixels", "direct", "aliased"),
+    ("ours", "training beats new statistics alone", "honest", "free_lunch"),
+    ("ours", "... and tuning the classifier, both from labels", "labels_only", "classifier_only"),
     ("C9", "the teacher's start helps", "full", "random_start"),
     ("C9", "... against twice the epochs, too", "full", "random_start_long"),
     ("C12", "it beats a small network of the same cost", "full", "small"),
@@ -36,6 +42,8 @@ CLAIMS = [
     ("C13", "the small maps cost accuracy, not the lost pixels", "enlarged", "honest"),
     ("C13", "maps of that size can hold more than averages", "unshuffled", "honest"),
 ]
+# With and without moment matching, all else equal.
+MOMENT_PAIRS = [("full", "without_moments"), ("learned_moments", "learned_labels")]
 # Columns of a row with a learned downscaler: what its thumbnails look like.
 QUALITY = ("moment_difference", "psnr", "ssim", "clipped_share")
 
@@ -82,7 +90,7 @@ def judge_moments(matched, unmatched):
         measured in both.
     """
     seeds = [seed for seed in _common(matched, unmatched)
-             if matched[seed].get("psnr") and unmatched[seed].get("psnr")]
+             if all(side[seed].get("psnr") for side in (matched, unmatched))]
     if len(seeds) not in T_95:
         return None
     pairs = [(matched[seed], unmatched[seed]) for seed in seeds]
@@ -126,6 +134,8 @@ def show(rows, ratio=None):
     for shown in sorted(by_ratio) if ratio is None else [ratio]:
         arms = by_ratio.get(shown, {})
         console.print(_arms_table(shown, arms), _claims_table(shown, arms))
+        if any(_measured(by_seed) for by_seed in arms.values()):
+            console.print(_quality_table(arms))
     growth = _gains(by_ratio.get(4, {})), _gains(by_ratio.get(2, {}))
     seeds = _common(*growth)
     if ratio is None and len(seeds) in T_95:
@@ -165,13 +175,32 @@ def _claims_table(ratio, arms):
         table.add_row("C5", f"the accuracy is kept at 1/{ratio**2} of the pixels",
                       "(full - direct) / (teacher - direct)", f"{mean:.0f} % of the gap closed",
                       f"{mean - half:.0f} to {mean + half:.0f}", "described")
-    moments = judge_moments(arms.get("full", {}), arms.get("without_moments", {}))
-    if moments:
-        seeds = moments["seeds"]
-        table.add_row("C10", "moments keep thumbnails natural", "full, without_moments",
-                      f"moments 10 times nearer: {moments['tenfold']} of {seeds}; "
-                      f"higher PSNR: {moments['nearer']} of {seeds}", "", moments["verdict"])
+    for matched, unmatched in MOMENT_PAIRS:
+        moments = judge_moments(arms.get(matched, {}), arms.get(unmatched, {}))
+        if moments:
+            seeds = moments["seeds"]
+            table.add_row("C10", "moments keep thumbnails natural", f"{matched}, {unmatched}",
+                          f"10 times nearer: {moments['tenfold']} of {seeds}, "
+                          f"higher PSNR: {moments['nearer']} of {seeds}", "", moments["verdict"])
     return table
+
+
+def _quality_table(arms):
+    """Tell of the thumbnails of all seeds of an arm, on average."""
+    table = Table("arm", "seeds", *QUALITY,
+                  title="learned thumbnails: moments against the picture, PSNR and SSIM to "
+                        "averaged ones")
+    for name, by_seed in arms.items():
+        measured = _measured(by_seed)
+        if measured:
+            means = (statistics.fmean(float(row[column]) for row in measured)
+                     for column in QUALITY)
+            table.add_row(name, str(len(measured)), *(f"{mean:.4g}" for mean in means))
+    return table
+
+
+def _measured(by_seed):
+    return [row for row in by_seed.values() if row.get("psnr")]
 
 
 def add_comparison(table, names, better, worse):
