@@ -74,7 +74,8 @@ def learn(model, train, epochs, seed, peak_learning_rate=PEAK_LEARNING_RATE, **c
         0.0, max(1, (epochs - 1) * steps), warmup_target=peak_learning_rate, warmup_steps=steps)
     optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=5e-3)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-    model.compile(optimizer, **compiling)
+    # As in `ThumbNet.compile`, for networks that are not one, too.
+    model.compile(optimizer, jit_compile=keras.backend.backend() == "jax", **compiling)
     model.fit(training_pipeline(train, BATCH_SIZE, epochs, seed), epochs=epochs,
               steps_per_epoch=steps, verbose=0)
 

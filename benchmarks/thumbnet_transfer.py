@@ -10,13 +10,14 @@ which learned the same pictures at full size before. Claims, numbered as in `thu
          on CIFAR-10, is not tried: the zoo has none.
 
     python benchmarks/thumbnet_transfer.py --claim C7 --data cifar10.npz
-    python benchmarks/thumbnet_transfer.py --claim C8 --data cifar100.npz --epochs 12
+    python benchmarks/thumbnet_transfer.py --claim C8 --data cifar100.npz --pictures 9000 \\
+        --epochs 8 --teacher-epochs 20
     python benchmarks/thumbnet_transfer.py --show
 
-Each seed has a teacher of its own. Seeds are run whole; those that the results have are not
-repeated. The paired differences are judged as in `thumbnet_claims.py`: on the validation part,
-after the last epoch. The downscaler has seen the whole training part of CIFAR-10, so that C7 tells
-of other networks, not of other pictures.
+A hundred classes want more pictures than ten. Each seed has a teacher of its own. Seeds are run
+whole; those that the results have are not repeated. The paired differences are judged as in
+`thumbnet_claims.py`: on the validation part, after the last epoch. The downscaler has seen the
+whole training part of CIFAR-10, so that C7 tells of other networks, not of other pictures.
 """
 
 import argparse
