@@ -7,6 +7,10 @@ import numpy as np
 
 from keras_adaptive.shrinking import thumbnail_ratio
 
+_WINDOW = 7  # pixels to a side; smaller than usual, because thumbnails are
+# Of the largest value, 255: what keeps the quotients finite in flat places (Wang et al., 2004).
+_SSIM_1, _SSIM_2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
 
 @dataclasses.dataclass(frozen=True)
 class ThumbnailQuality:
@@ -72,3 +76,45 @@ def average(pictures, ratio):
     count, height, width, channels = pictures.shape
     blocks = pictures.reshape(count, height // ratio, ratio, width // ratio, ratio, channels)
     return blocks.mean(axis=(2, 4))
+
+
+def structural_similarity(pictures, others):
+    """Return how alike two sets of pictures are in brightness, contrast and structure (SSIM).
+
+    Means, deviations and covariance are those of windows of 7 x 7 pixels, all alike in weight,
+    which lie wholly inside the picture; the result is the mean over windows, channels and pictures.
+
+    Args:
+        pictures, others: arrays `(n, height, width, channels)`, values 0 to 255, sides of 7 pixels
+            or more.
+
+    Returns:
+        Float, 1 for equal pictures and below for others.
+
+    Raises:
+        ValueError: If the shapes differ, or a side is too short.
+
+    Reference:
+        [Wang et al., 2004](https://doi.org/10.1109/TIP.2003.819861), with square windows in place
+        of Gaussian ones of 11 x 11, into which small thumbnails do not fit.
+    """
+    pictures, others = (np.asarray(values, "float64") for values in (pictures, others))
+    if pictures.shape != others.shape or pictures.ndim != 4 or min(pictures.shape[1:3]) < _WINDOW:
+        raise ValueError(
+            "Pictures that are compared have one shape (n, height, width, channels), with sides of "
+            f"{_WINDOW} pixels or more. Received the shapes {pictures.shape} and {others.shape}."
+        )
+    mean, other_mean = _window_means(pictures), _window_means(others)
+    variances = (_window_means(pictures**2) - mean**2) + (_window_means(others**2) - other_mean**2)
+    covariance = _window_means(pictures * others) - mean * other_mean
+    brightness = (2 * mean * other_mean + _SSIM_1) / (mean**2 + other_mean**2 + _SSIM_1)
+    structure = (2 * covariance + _SSIM_2) / (variances + _SSIM_2)
+    return float((brightness * structure).mean())
+
+
+def _window_means(values):
+    """Return the means of all windows, `(n, height - 6, width - 6, channels)`."""
+    for axis in (1, 2):
+        windows = np.lib.stride_tricks.sliding_window_view(values, _WINDOW, axis=axis)
+        values = windows.mean(axis=-1)
+    return values

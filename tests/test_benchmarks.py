@@ -70,7 +70,8 @@ def _run(script, arguments, output, columns):
 
 
 @pytest.mark.parametrize("name", sorted(
-    path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in ("common", "readme_table")))
+    path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in (
+        "common", "readme_table", "thumbnet_arms", "thumbnet_verdicts")))
 def test_help_teaches(load_script, name, capsys):
     """`--help` shows what the script's docstring says, with the command to run."""
     script = load_script(name)
@@ -315,37 +316,215 @@ def test_engine_agreement(load_script, tiny_zoo, data, tmp_path):
     assert float(row["largest_difference"]) < 1e-4
 
 
-@pytest.mark.slow
-def test_thumbnet_claims(load_script, data, tmp_path, monkeypatch, capsys):
-    """Each arm learns once per seed, another call does not repeat it, and claims are judged."""
+@pytest.fixture
+def thumbnet_claims(load_script, monkeypatch):
+    """The script, with a teacher of few weights."""
     script = load_script("thumbnet_claims")
     teacher = ResNet(8, 4, num_classes=NUM_CLASSES, normalization="cifar10")
     monkeypatch.setattr(zoo, "load", lambda name, pretrained: teacher)
     monkeypatch.setattr(script, "BATCH_SIZE", 4)
-    arguments = ["--data", data, "--pictures", 8, "--epochs", 1, "--seeds", 2,
+    return script
+
+
+@pytest.mark.slow
+def test_thumbnet_claims(thumbnet_claims, data, tmp_path, capsys):
+    """An arm learns once per seed, for its own epochs; learned thumbnails are measured."""
+    pytest.importorskip("grain")
+    arguments = ["--data", data, "--pictures", 8, "--epochs", 1, "--seeds", 1,
+                 "--arms", "teacher,direct_long,full,free_lunch"]
+
+    rows = _run(thumbnet_claims, arguments, tmp_path / "out.csv", ["macs"])
+    again = _run(thumbnet_claims, arguments, tmp_path / "out.csv", ["macs"])
+
+    assert rows == again
+    assert [row["arm"] for row in rows] == ["teacher", "direct_long", "full", "free_lunch"]
+    assert [row["epochs"] for row in rows] == ["0", "2", "1", "0"]
+    assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
+    assert [bool(row["ssim"]) for row in rows] == [False, False, True, False]
+    assert float(rows[2]["moment_difference"]) > 0 and float(rows[2]["psnr"]) > 0
+    assert "statistics estimated anew" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        thumbnet_claims.main([*map(str, arguments), "--epochs", "2", "--output",
+                              str(tmp_path / "out.csv")])
+
+
+@pytest.mark.slow
+def test_runs_without_measured_thumbnails_are_repeated_when_asked(
+        thumbnet_claims, load_script, data, tmp_path):
+    """Rows of before the columns stay as they are; --measure-again repeats those it concerns."""
+    pytest.importorskip("grain")
+    old = {"ratio": 2, "seed": 0, "accuracy": "0.25", "macs": 1, "pictures": 8, "epochs": 1,
+           "precision": "float32", "seconds": 1, "processor": "old", "cores": 1,
+           "backend_version": "1"}
+    path = tmp_path / "out.csv"
+    load_script("common").save_rows(path, [{"arm": arm, **old} for arm in ("honest", "full")])
+    arguments = ["--data", data, "--pictures", 8, "--epochs", 1, "--seeds", 1,
                  "--arms", "full,honest"]
+
+    rows = _run(thumbnet_claims, arguments, path, ["macs"])
+    assert [row["processor"] for row in rows] == ["old", "old"]
+
+    rows = _run(thumbnet_claims, [*arguments, "--measure-again"], path, ["macs"])
+    assert {row["arm"]: row["processor"] == "old" for row in rows} == {
+        "honest": True, "full": False}
+    assert {row["arm"]: bool(row["psnr"]) for row in rows} == {"honest": False, "full": True}
+
+
+def test_thumbnet_results_are_shown_without_data(load_script, tmp_path, capsys):
+    """From the file alone: seeds, claims, the gap closed by hand, and the moments' claim."""
+    seen = {"ssim": 0.5, "clipped_share": 0.01}
+    rows = [{"arm": arm, "ratio": ratio, "seed": seed, "epochs": 6, "macs": 1_000_000,
+             "accuracy": accuracy + 0.01 * seed, **columns}
+            for ratio in (2, 4)
+            for seed in (0, 1, 2)
+            for arm, accuracy, columns in (
+                ("direct", 0.4, {}), ("teacher", 0.8, {}), ("honest", 0.5, {}),
+                ("full", 0.6, {"psnr": 20.0 + seed, "moment_difference": 0.001, **seen}),
+                ("without_moments", 0.6, {"psnr": 15.0, "moment_difference": 0.02, **seen}))]
+    path = tmp_path / "out.csv"
+    load_script("common").save_rows(path, rows)
+
+    load_script("thumbnet_claims").main(["--show", "--output", str(path)])
+
+    lines = capsys.readouterr().out.splitlines()
+    (closed, _), (growth,) = ([line for line in lines if wanted in line]
+                              for wanted in ("of the gap closed", "at ratio 4 minus"))
+    assert "50 % of the gap closed" in closed and "50 to 50" in closed
+    assert "+0.00 points" in growth and "null" in growth
+    assert all("3 of 3" in line and "held" in line for line in lines if "C10" in line)
+    assert sum("60.00 61.00 62.00" in line for line in lines) == 4
+
+
+@pytest.mark.parametrize("changes, verdict", [
+    ({}, "held"), ({"moment_difference": 0.003}, "refuted"), ({"psnr": 14}, "refuted"),
+    ({"accuracy": 0.5}, "refuted"), ({"psnr": ""}, None)])
+def test_moments_are_judged_by_every_seed(load_script, changes, verdict):
+    """One seed whose thumbnails are no nearer is enough; so is a clear loss of accuracy."""
+    matched = {seed: {"accuracy": 0.6, "psnr": 20, "moment_difference": 0.001} for seed in (0, 1)}
+    unmatched = {seed: {"accuracy": 0.6, "psnr": 15, "moment_difference": 0.02} for seed in (0, 1)}
+    for seed in (0, 1) if "accuracy" in changes else (1,):
+        matched[seed] = matched[seed] | changes
+
+    judged = load_script("thumbnet_verdicts").judge_moments(matched, unmatched)
+
+    assert (judged and judged["verdict"]) == verdict
+
+
+@pytest.mark.slow
+def test_every_arm_can_be_built(load_script):
+    """Students of thumbnails cost a part of the teacher; the small network costs as much."""
+    arms = load_script("thumbnet_arms")
+    teacher = ResNet(8, 8, num_classes=NUM_CLASSES, normalization="cifar10")
+
+    thumbnets = {name: arms.make(name, teacher, 2) for name in arms.ARMS}
+
+    macs = {name: exit_macs(thumbnet.on_pictures())[0] for name, thumbnet in thumbnets.items()}
+    assert macs["teacher"] == macs["enlarged"] == exit_macs(teacher)[0]
+    assert macs["honest"] < macs["full"] == macs["more_layers"] < macs["enlarged"]
+    assert macs["honest"] < macs["unshuffled"] < macs["enlarged"]
+    assert macs["small"] == pytest.approx(macs["honest"], rel=0.1)
+    for name, arm in arms.ARMS.items():
+        learns = bool(thumbnets[name].downscaler.trainable_variables)
+        assert arm.learns_shrinking == learns == ("moment_difference" in _quality(
+            load_script, thumbnets[name]))
+
+
+def _quality(load_script, thumbnet):
+    pictures = np.zeros((1, 32, 32, 3), "uint8")
+    return load_script("thumbnet_claims").quality(thumbnet.downscaler, pictures)
+
+
+def test_arms_start_and_learn_as_they_say(load_script):
+    """The stem alone is fresh where all pixels come in; a tuned classifier has no free kernels."""
+    arms = load_script("thumbnet_arms")
+    teacher = ResNet(8, 4, num_classes=NUM_CLASSES, normalization="cifar10")
+
+    unshuffled = arms.make("unshuffled", teacher, 2)
+    tuned = arms.make("classifier_only", teacher, 2)
+
+    for layer in unshuffled.student.layers:
+        if layer.name not in ("stem", "normalization", "pictures"):
+            for own, other in zip(layer.get_weights(),
+                                  teacher.get_layer(layer.name).get_weights(), strict=True):
+                np.testing.assert_array_equal(own, other)
+    assert unshuffled.student.get_layer("stem").get_weights()[0].shape == (3, 3, 12, 4)
+    assert {path.rsplit("/", 1)[-1] for path in (
+        variable.path for variable in tuned.trainable_variables)} == {
+            "gamma", "beta", "kernel", "bias"}
+    assert [variable.path for variable in tuned.trainable_variables if "kernel" in variable.path
+            ] == ["exit1/kernel"]
+
+
+def test_unshuffled_pictures_lose_nothing(load_script):
+    """Channels are the pixels of a square, row by row, so that each has its own statistics."""
+    pictures = np.arange(2 * 4 * 4 * 3, dtype="float32").reshape(2, 4, 4, 3)
+
+    x = pictures
+    for layer in load_script("thumbnet_arms").unshuffled(2, (4, 4, 3)):
+        x = layer(x)
+
+    x = keras.ops.convert_to_numpy(x)
+    assert x.shape == (2, 2, 2, 12)
+    np.testing.assert_array_equal(x[1, 0, 1], pictures[1, 0:2, 2:4].reshape(-1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_one_small_network_is_nearest_with_and_without_the_downscaler(load_script, ratio):
+    """So that one arm stands for both small networks that were planned."""
+    arms = load_script("thumbnet_arms")
+    teacher = ResNet(20, 16, normalization="cifar10")
+    full = arms.make("full", teacher, ratio)
+
+    widths = {arms.nearest_width(teacher, ratio, exit_macs(model)[0])
+              for model in (full.student, full.on_pictures())}
+
+    assert widths == {16 // ratio}
+
+
+@pytest.mark.slow
+def test_thumbnet_transfer(load_script, data, tmp_path, monkeypatch):
+    """A teacher and two students learn; the downscaler that they never met stays as it is."""
+    pytest.importorskip("grain")
+    script = load_script("thumbnet_transfer")
+    monkeypatch.setattr(load_script("thumbnet_claims"), "BATCH_SIZE", 4)
+    trained = ThumbNet.from_teacher(ResNet(8, 4, num_classes=NUM_CLASSES), hidden_filters=12)
+    trained.class_names = [f"class {i}" for i in range(NUM_CLASSES)]
+    monkeypatch.setattr(zoo, "load", lambda name, pretrained: trained)
+    before = trained.downscaler.get_weights()
+    monkeypatch.setitem(script.CLAIMS, "C7", ("other networks", lambda n: script.vgg(n, 4)))
+    arguments = ["--claim", "C7", "--data", data, "--pictures", 8, "--epochs", 1,
+                 "--teacher-epochs", 1, "--seeds", 1]
 
     rows = _run(script, arguments, tmp_path / "out.csv", ["macs"])
     again = _run(script, arguments, tmp_path / "out.csv", ["macs"])
 
-    assert rows == again and [row["arm"] for row in rows] == ["full", "honest"] * 2
-    assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
-    assert "it beats the honest control" in capsys.readouterr().out
+    assert rows == again and [row["way"] for row in rows] == ["teacher", "averaged", "learned"]
+    macs = [int(row["macs"]) for row in rows]
+    assert macs[1] < macs[2] < macs[0]
+    for own, other in zip(trained.downscaler.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(own, other)
     with pytest.raises(SystemExit):
-        script.main([*map(str, arguments), "--epochs", "2", "--output",
-                     str(tmp_path / "out.csv")])
+        script.main([*map(str, arguments), "--claim", "C8"])
 
 
-def test_every_arm_can_be_built(load_script):
-    """Students of thumbnails cost a part of the teacher; the small network costs as much."""
-    script = load_script("thumbnet_claims")
-    teacher = ResNet(8, 8, num_classes=NUM_CLASSES, normalization="cifar10")
+def test_thumbnet_transfer_is_shown_without_data(load_script, tmp_path, capsys):
+    """From the file alone: each way's seeds, and the difference of those of one claim."""
+    path = tmp_path / "out.csv"
+    load_script("common").save_rows(path, [
+        {"claim": claim, "way": way, "seed": seed, "epochs": 6, "macs": 1_000_000,
+         "accuracy": accuracy + 0.01 * seed}
+        for claim, gain in (("C7", 0.02), ("C8", -0.02))
+        for seed in (0, 1, 2)
+        for way, accuracy in (("teacher", 0.7), ("averaged", 0.6), ("learned", 0.6 + gain))])
 
-    macs = {arm: exit_macs(script.make(arm, teacher, 2).on_pictures())[0] for arm in (
-        "honest", "full", "more_layers", "enlarged")}
+    load_script("thumbnet_transfer").main(["--show", "--output", str(path)])
 
-    assert macs["enlarged"] == exit_macs(teacher)[0]
-    assert macs["honest"] < macs["full"] == macs["more_layers"] < macs["enlarged"]
+    text = capsys.readouterr().out
+    assert "62.00 63.00 64.00" in text
+    held, refuted = (line for line in text.splitlines() if "learned - averaged" in line)
+    assert "+2.00" in held and "held" in held
+    assert "-2.00" in refuted and "refuted" in refuted
 
 
 @pytest.mark.parametrize("differences, verdict", [
@@ -353,7 +532,7 @@ def test_every_arm_can_be_built(load_script):
     ((0.1, -0.1, 0.0, 0.05, -0.05), "null"), ((2.0, -1.0, 0.5, 0.1, 1.0), "undecided")])
 def test_claims_are_judged_by_their_interval(load_script, differences, verdict):
     """The first has a mean of 0.4, a standard deviation of 0.158 and a half interval of 0.196."""
-    mean, half, received = load_script("thumbnet_claims").judge(list(differences))
+    mean, half, received = load_script("thumbnet_verdicts").judge(list(differences))
 
     assert received == verdict
     if differences[0] == 0.6:

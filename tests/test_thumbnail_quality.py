@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from keras_adaptive.shrinking import shrink
-from keras_adaptive.thumbnail_quality import average, measure_thumbnails
+from keras_adaptive.thumbnail_quality import (
+    average,
+    measure_thumbnails,
+    structural_similarity,
+)
 
 
 def _picture(values):
@@ -55,3 +59,27 @@ def test_averaged_pixels_are_pillows():
 def test_thumbnails_of_other_pictures_are_refused(shape):
     with pytest.raises(ValueError, match="whole ratio of 2 or more"):
         measure_thumbnails(np.zeros((1, 4, 4, 3)), np.zeros(shape))
+
+
+def test_structural_similarity_by_hand():
+    """Flat pictures of 100 and 150 differ in brightness alone: (2 ab + c) / (a² + b² + c)."""
+    first, second = (np.full((1, 8, 9, 3), value) for value in (100.0, 150.0))
+    constant = 2.55**2
+
+    expected = (2 * 100 * 150 + constant) / (100**2 + 150**2 + constant)
+    assert structural_similarity(first, second) == pytest.approx(expected)
+
+
+def test_structural_similarity_sees_structure():
+    """Equal pictures have 1; less contrast is below it; light and dark exchanged is below 0."""
+    board = _picture(np.indices((16, 16)).sum(axis=0) % 2)
+
+    assert structural_similarity(board, board) == pytest.approx(1)
+    assert 0.5 < structural_similarity(board, 0.5 * board + 63.75) < 0.95
+    assert structural_similarity(board, 255 - board) < -0.9
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 8, 3), (2, 8, 8, 3), (8, 8, 3)])
+def test_similarity_of_other_shapes_is_refused(shape):
+    with pytest.raises(ValueError, match="sides of 7 pixels or more"):
+        structural_similarity(np.zeros((1, 8, 8, 3) if shape[1] != 6 else shape), np.zeros(shape))
