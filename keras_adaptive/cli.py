@@ -120,7 +120,7 @@ def _evaluate(arguments):
     model = zoo.load(arguments.model, pretrained=True)
     with contextlib.redirect_stdout(sys.stderr):  # Keras reports downloads and progress there
         size = model.input_shape[1]
-        data = load_data(arguments.data, size)
+        data = load_data(arguments.data, size, model.input_rule)
         check_classes(data, arguments.data, model.name, model.class_names)
         test = spread(data.test, arguments.num_pictures).resized(size)
         check_labels(test, model.output_shape)
@@ -478,10 +478,11 @@ def _add_threshold(command, default, shown):
 def _add_data(command, default, shown):
     command.add_argument("--data", metavar="DATA", default=default, required=shown is None,
                          help="cifar10 or cifar100 (downloaded by Keras); an .npz file with "
-                              "x_train, y_train, x_val, y_val, x_test, y_test, class_names; or a "
+                              "x_train, y_train, x_val, y_val, x_test, y_test, class_names; a "
                               "folder with train/CLASS/, test/CLASS/ and perhaps val/CLASS/; one "
                               "with train/ and val/ alone is read file by file, as ImageNet is, "
-                              "val/ being the test part"
+                              "val/ being the test part; or tfds:NAME, such as "
+                              "tfds:imagenet2012, prepared by tensorflow_datasets"
                               + (f" [default: {shown}]" if shown else ""))
 
 
