@@ -312,7 +312,7 @@ def _make_parser():
     predict.add_argument("--model", metavar="NAME", default=None,
                          help="a name that `keras-adaptive list` shows, or a folder that `export` "
                               f"wrote, which needs no Keras [default: {DEFAULT_MODEL}]")
-    _add_threshold(predict, None, "0.8, or what was exported")
+    _add_threshold(predict, None, "the network's calibrated ones, or those exported; else 0.8")
     _add_batch_size(predict, 64)
     predict.add_argument("--json", action="store_true",
                          help="print one JSON object per picture in place of a table")

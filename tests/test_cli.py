@@ -31,6 +31,7 @@ def untrained_model():
 def untrained_zoo(monkeypatch, untrained_model):
     """A zoo whose models all are one tiny network with random weights."""
     monkeypatch.setattr(zoo, "load", lambda name, pretrained=False: untrained_model)
+    monkeypatch.setattr(zoo, "default_thresholds", lambda name: None)
 
 
 @pytest.fixture
