@@ -437,7 +437,7 @@ def test_attach_exits(load_script, data, tmp_path, monkeypatch):
     script = load_script("attach_exits_cifar10")
     monkeypatch.setattr(script, "BATCH_SIZE", 4)
 
-    rows = _run(script, ["--epochs", 1, "--data", data, "--heads", tmp_path / "heads.weights.h5"],
+    rows = _run(script, ["--epochs", 1, "--data", data, "--weights", tmp_path / "all.weights.h5"],
                 output, ["mean_macs", "cost_share"])
 
     exits = [row for row in rows if row["kind"] == "exit"]
@@ -446,8 +446,10 @@ def test_attach_exits(load_script, data, tmp_path, monkeypatch):
     with np.load(data) as arrays:
         own = ExitOutputs.from_model(classifier, arrays["x_test"], arrays["y_test"])
     assert float(exits[-1]["accuracy"]) == pytest.approx(own.accuracies()[0], abs=1e-4)
-    assert {row["kind"] for row in rows} == {"exit", "budget"}
-    assert (tmp_path / "heads.weights.h5").is_file()
+    assert {row["kind"] for row in rows} == {"exit", "budget", "alone"}
+    assert rows[-1]["accuracy"] == exits[-1]["accuracy"]
+    assert int(rows[-1]["mean_macs"]) == exit_macs(classifier)[0] < int(exits[-1]["mean_macs"])
+    assert (tmp_path / "all.weights.h5").is_file()
 
 
 def test_thumbnail_files(load_script, data, tmp_path):
