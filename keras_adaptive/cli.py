@@ -117,7 +117,7 @@ def _evaluate(arguments):
     model = zoo.load(arguments.model, pretrained=True)
     with contextlib.redirect_stdout(sys.stderr):  # Keras reports downloads and progress there
         size = model.input_shape[1]
-        data = load_data(arguments.data, size)
+        data = load_data(arguments.data, size, model.input_rule)
         check_classes(data, arguments.data, model.name, model.class_names)
         test = spread(data.test, arguments.num_pictures).resized(size)
         check_labels(test, model.output_shape)

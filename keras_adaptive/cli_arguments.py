@@ -41,7 +41,7 @@ def make_parser():
     predict.add_argument("--model", metavar="NAME", default=None,
                          help="a name that `keras-adaptive list` shows, or a folder that `export` "
                               f"wrote, which needs no Keras [default: {DEFAULT_MODEL}]")
-    _add_threshold(predict, None, "0.8, or what was exported")
+    _add_threshold(predict, None, "the network's calibrated ones, or those exported; else 0.8")
     _add_batch_size(predict, 64)
     predict.add_argument("--json", action="store_true",
                          help="print one JSON object per picture in place of a table")
@@ -223,10 +223,11 @@ def _add_threshold(command, default, shown):
 def _add_data(command, default, shown):
     command.add_argument("--data", metavar="DATA", default=default, required=shown is None,
                          help="cifar10 or cifar100 (downloaded by Keras); an .npz file with "
-                              "x_train, y_train, x_val, y_val, x_test, y_test, class_names; or a "
+                              "x_train, y_train, x_val, y_val, x_test, y_test, class_names; a "
                               "folder with train/CLASS/, test/CLASS/ and perhaps val/CLASS/; one "
                               "with train/ and val/ alone is read file by file, as ImageNet is, "
-                              "val/ being the test part"
+                              "val/ being the test part; or tfds:NAME, such as "
+                              "tfds:imagenet2012, prepared by tensorflow_datasets"
                               + (f" [default: {shown}]" if shown else ""))
 
 

@@ -4,7 +4,6 @@ import pathlib
 import sys
 
 import keras_adaptive
-from keras_adaptive.calibrated import MAX_LOSSES, THRESHOLDS
 from keras_adaptive.evaluation.calibration import check_temperatures
 from keras_adaptive.evaluation.thresholds import NEVER
 from keras_adaptive.files import sha256, write_folder_whole
@@ -41,8 +40,8 @@ def export_stages(model, folder, format="onnx", *, thresholds=None, exits=None, 
             two need Keras on TensorFlow.
         thresholds: float, or one per exit of the model: those of the predictor, unless it is given
             others. Defaults for a zoo model with all its exits and no temperatures to the
-            calibrated threshold with the smallest bound on the loss of accuracy, see
-            `zoo.thresholds`; else to the predictor's default.
+            calibrated thresholds that the predictor takes, see `zoo.default_thresholds`; else the
+            export has none, and the predictor takes 0.8.
         exits: sequence of ints, counted from 1, or None for all: the exits in use. What only others
             need is not exported.
         class_names: sequence of strings. Defaults to `model.class_names`, where there is one.
@@ -72,9 +71,9 @@ def export_stages(model, folder, format="onnx", *, thresholds=None, exits=None, 
     folder = pathlib.Path(folder)
     _check_place(folder)
     entry = _find_entry(model)
-    if thresholds is None and entry is not None and exits is None and temperatures is None:
-        thresholds = _calibrated(entry)
     network = KerasNetwork(model, from_logits)
+    if thresholds is None and exits is None and temperatures is None:
+        thresholds = network.thresholds
     if None in network.input_shape:
         raise ValueError(
             f"Stages are exported for pictures of one size, and {network.name!r} takes any: its "
@@ -134,14 +133,6 @@ def _find_entry(model):
     from keras_adaptive import zoo
 
     return zoo.find_entry(model) if isinstance(model, str) else None
-
-
-def _calibrated(entry):
-    from keras_adaptive import zoo
-
-    if not (entry.folder / THRESHOLDS).is_file():
-        return None
-    return zoo.thresholds(entry.name, max_loss=min(MAX_LOSSES))
 
 
 def _per_exit(thresholds, network):

@@ -147,12 +147,14 @@ def _opaque(picture):
     return Image.alpha_composite(white, picture)
 
 
-def read_picture(path, rule):
+def read_picture(file, rule, name=None):
     """Decode one file and bring it to the size that `rule` says.
 
     Args:
-        path: str or path-like. Any format that pillow reads; of an animation the first frame.
+        file: str, path-like or binary file object. Any format that pillow reads; of an animation
+            the first frame.
         rule: `InputRule`, or another object whose `apply` makes an array of a pillow picture.
+        name: string or `None`. What errors call the file; `None` for its path.
 
     Returns:
         uint8 array `(height, width, num_channels)`.
@@ -162,13 +164,23 @@ def read_picture(path, rule):
             pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     try:
-        return _decode(path, rule)
+        return _decode(file, rule)
     except Exception as error:  # pillow's plugins raise what they like on damaged files
-        raise UnreadablePicturesError({os.fspath(path): _reason(error)}, 1) from error
+        raise unreadable(os.fspath(file) if name is None else name, error) from error
 
 
-def _decode(path, rule):
-    with Image.open(path) as picture:
+def unreadable(name, error):
+    """Return the `UnreadablePicturesError` of one picture.
+
+    Args:
+        name: string. Names the picture.
+        error: exception that was raised when it was read.
+    """
+    return UnreadablePicturesError({name: _reason(error)}, 1)
+
+
+def _decode(file, rule):
+    with Image.open(file) as picture:
         # pillow only warns of these. Making errors of warnings would do so in all threads.
         if Image.MAX_IMAGE_PIXELS and picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
             raise Image.DecompressionBombError

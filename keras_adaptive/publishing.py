@@ -9,9 +9,9 @@ import keras
 from keras_adaptive import zoo
 from keras_adaptive.cards import TRAINING
 from keras_adaptive.files import write_whole
-from keras_adaptive.report import complete_entry, measure_parts
+from keras_adaptive.report import complete_entry, data_name, measure_parts
 from keras_adaptive.training.datasets import load_data
-from keras_adaptive.training.run import BEST, LOG
+from keras_adaptive.training.run import BEST, LOG, load_best
 
 _MANY_CLASSES = 20  # from here on top-5 accuracy says something
 
@@ -51,25 +51,23 @@ def publish(recipe, folder, data, machine=None, dtype="float16", batch_size=256,
                 "the first epoch at full picture size."
             )
     parts = load_data(data, recipe.image_size)
-    model = recipe.build()
+    model = load_best(recipe, parts, folder)
     num_classes = model.outputs[-1].shape[-1]
     if len(parts.class_names) != num_classes:
         raise ValueError(
             f"The network of recipe {recipe.name!r} tells {num_classes} classes apart, {data!r} "
             f"has {len(parts.class_names)}. Give the data set that it was trained on."
         )
-    model.load_weights(folder / BEST)
-    model.class_names = list(parts.class_names)
     log = (folder / LOG).read_text(encoding="utf-8")
     facts = {
-        "data": f"{pathlib.Path(data).stem}: {len(parts.train):,} training, "
+        "data": f"{data_name(data)}: {len(parts.train):,} training, "
                 f"{len(parts.validation):,} validation and {len(parts.test):,} test pictures",
         "software": f"Keras {keras.__version__}, {_backend()}",
         "epochs": sum(1 for _ in csv.reader(log.splitlines())) - 1,
         **({"machine": machine} if machine else {}),
     }
     written = zoo.save_entry(model, name, recipe=recipe, figures=facts, dtype=dtype)
-    measured = measure_parts(zoo.find_entry(name), parts, pathlib.Path(data).stem,
+    measured = measure_parts(zoo.find_entry(name), parts, data_name(data),
                              batch_size=batch_size, verbose=verbose)
     figures = {"test_accuracy": _rounded(measured.test.accuracies())}
     if len(parts.class_names) >= _MANY_CLASSES:

@@ -31,6 +31,7 @@ from keras_adaptive.published_results import read_published
 from keras_adaptive.thumbnails import quantize
 from keras_adaptive.training.datasets import check_classes, check_labels, load_data
 from keras_adaptive.training.photographs import Photographs
+from keras_adaptive.training.tfds_examples import is_tfds_name
 
 THRESHOLDS_OF_EVALUATION = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # each used at all exits
 GALLERY_THRESHOLD = 0.95
@@ -79,7 +80,7 @@ def measure(name, data, num_pictures=None, batch_size=256, verbose=0):
         ValueError: If the name is unknown, or the data set is not there or has other classes.
     """
     entry = zoo.find_entry(name)
-    parts = load_data(data, entry.input_rule["size"][0])
+    parts = load_data(data, entry.input_rule["size"][0], entry.input_rule)
     check_classes(parts, data, entry.name, entry.class_names)
     return measure_parts(entry, parts, pathlib.Path(data).stem, num_pictures, batch_size, verbose)
 
@@ -106,6 +107,11 @@ def measure_parts(entry, parts, data_name, num_pictures=None, batch_size=256, ve
         thumbnails = quantize(np.asarray(model.downscaler.predict_on_batch(shown)))
     return Measured(entry, data_name, fitted, measured, test.pictures,
                     evaluate_budgeted(fitted, measured, entry.exit_macs, smooth=True), thumbnails)
+
+
+def data_name(source):
+    """Return how a data set is called: a name of `tensorflow_datasets` as it is, or a file's."""
+    return str(source).partition(":")[2] if is_tfds_name(source) else pathlib.Path(source).stem
 
 
 def write_figures(measured, folder):

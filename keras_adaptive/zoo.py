@@ -44,8 +44,9 @@ def _variants():
         "script": "ranet_script_imagenet",
     }
     yield "msdnet_imagenet", {
-        variant: f"msdnet_{variant}_imagenet"
-        for variant in ("step4", "step6", "step7", "base4_step6", "base4_step7")
+        "tiny200": "msdnet_imagenet",
+        **{variant: f"msdnet_{variant}_imagenet"
+           for variant in ("step4", "step6", "step7", "base4_step6", "base4_step7")},
     }
 
 
@@ -240,6 +241,27 @@ def thresholds(name, /, *, macs=None, accuracy=None, max_loss=None):
             f"`keras-adaptive card {entry.name} --data DATA` makes it anew."
         )
     return stored.choose(macs, accuracy, max_loss).thresholds
+
+
+def default_thresholds(name, /):
+    """Return the thresholds that a predictor of a network's name takes where none are given.
+
+    Of the calibrated ones they promise the least loss of accuracy: `thresholds(name, max_loss=…)`
+    with the smallest loss stored.
+
+    Args:
+        name: string, of a network with weights.
+
+    Returns:
+        Tuple of floats, one per exit; `None` where no thresholds were calibrated.
+
+    Raises:
+        ValueError: As `thresholds`.
+    """
+    entry = find_entry(name)
+    if not (entry.folder / calibrated.THRESHOLDS).is_file():
+        return None
+    return thresholds(entry.name, max_loss=min(calibrated.MAX_LOSSES))
 
 
 def save_entry(model, name, folder=None, *, recipe, figures=None, dtype="float32",

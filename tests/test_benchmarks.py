@@ -8,12 +8,14 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_adaptive import ExitOutputs, recipes, zoo
 from keras_adaptive.calibrated import CalibratedThresholds
 from keras_adaptive.graph import exit_macs
 from keras_adaptive.models import RANet, ResNet
 from keras_adaptive.models.thumbnet import ThumbNet
+from keras_adaptive.picture_files import InputRule, read_picture
 
 BENCHMARKS = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
 NUM_CLASSES = 5
@@ -574,19 +576,59 @@ def test_photograph_pipeline(load_script, tmp_path):
     assert {row["files"] for row in rows} == {"generated"}
 
 
-def test_attach_exits(load_script, data, tmp_path):
-    """Exits on a ResNet learn, and the last one costs what the whole costs."""
+def test_photograph_predictions(load_script, tiny_arguments, tmp_path, monkeypatch):
+    """Photographs of unknown classes and of doubtful names are left out; the sheet is a picture."""
+    pytest.importorskip("matplotlib")
+    names = ["tench", "goldfish", "crane", "acorn", "lemon"]
+    model = RANet(**tiny_arguments, normalization="imagenet", class_names=names)
+    monkeypatch.setattr(zoo, "load", lambda name, pretrained: model)
+    monkeypatch.setattr(zoo, "default_thresholds", lambda name: (0.22, 0.22, 0.22, 0.22))
+    lines = ["n1 tench, Tinca tinca", "n2 goldfish", "n3 crane", "n4 crane", "n5 shark"]
+    (tmp_path / "names.txt").write_text("\n".join(lines), encoding="utf-8")
+    folder, rng = tmp_path / "photographs", np.random.default_rng(0)
+    for number in range(1, 7):
+        (folder / f"n{number}").mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(rng.integers(0, 256, (40, 50, 3), "uint8")).save(
+                folder / f"n{number}" / f"{i}.png")
+
+    early, whole = _run(load_script("photograph_predictions"), [
+        folder, "--names", tmp_path / "names.txt", "--engine", "keras", "--num-shown", 4, "--sheet",
+        tmp_path / "sheet.png"], tmp_path / "out.csv", ["top5", "cost_share"])
+
+    assert (early["photographs"], early["classes"], early["left_out"]) == ("6", "2", "12")
+    assert float(early["cost_share"]) < float(whole["cost_share"]) == 1
+    order = np.argsort(-ExitOutputs.from_model(
+        model, np.stack([read_picture(path, InputRule((32, 32), 3)) for path in sorted(
+            folder.glob("n[12]/*"))]), np.zeros(6, int)).probabilities[-1], axis=1)
+    assert float(whole["top1"]) == pytest.approx(
+        float((order[:, 0] == np.repeat([0, 1], 3)).mean()), abs=1e-4)
+    assert Image.open(tmp_path / "sheet.png").format == "PNG"
+
+
+def test_attach_exits(load_script, data, tmp_path, monkeypatch):
+    """Exits on the zoo's ResNet learn; the last one keeps its answers and costs the whole."""
     pytest.importorskip("grain")
     output = tmp_path / "out.csv"
+    classifier = ResNet(8, 4, num_classes=NUM_CLASSES, normalization="cifar10")
+    networks = {"resnet20_cifar10": classifier}
+    monkeypatch.setattr(zoo, "load", lambda name, pretrained: networks[name])
+    script = load_script("attach_exits_cifar10")
+    monkeypatch.setattr(script, "BATCH_SIZE", 4)
 
-    rows = _run(load_script("attach_exits_cifar10"), ["--quick", "--data", data], output,
-                ["mean_macs", "cost_share"])
+    rows = _run(script, ["--epochs", 1, "--data", data, "--weights", tmp_path / "all.weights.h5"],
+                output, ["mean_macs", "cost_share"])
 
     exits = [row for row in rows if row["kind"] == "exit"]
     assert [row["value"] for row in exits] == ["1", "2", "3", "4"]
     assert float(exits[-1]["cost_share"]) == 1.0
-    assert {row["kind"] for row in rows} == {"exit", "budget"}
-    assert output.with_suffix(".weights.h5").is_file()
+    with np.load(data) as arrays:
+        own = ExitOutputs.from_model(classifier, arrays["x_test"], arrays["y_test"])
+    assert float(exits[-1]["accuracy"]) == pytest.approx(own.accuracies()[0], abs=1e-4)
+    assert {row["kind"] for row in rows} == {"exit", "budget", "alone"}
+    assert rows[-1]["accuracy"] == exits[-1]["accuracy"]
+    assert int(rows[-1]["mean_macs"]) == exit_macs(classifier)[0] < int(exits[-1]["mean_macs"])
+    assert (tmp_path / "all.weights.h5").is_file()
 
 
 def test_thumbnail_files(load_script, data, tmp_path):

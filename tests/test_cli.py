@@ -8,10 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_adaptive import cli, cli_arguments, content, zoo
 from keras_adaptive.demo import FOLDER
-from keras_adaptive.evaluation.operating_points import read_points
+from keras_adaptive.evaluation.operating_points import OperatingPoint, read_points
 from keras_adaptive.models import RANet
 from keras_adaptive.training import recipe_tables
 from keras_adaptive.training.datasets import CIFAR10_CLASSES
@@ -30,6 +31,7 @@ def untrained_model():
 def untrained_zoo(monkeypatch, untrained_model):
     """A zoo whose models all are one tiny network with random weights."""
     monkeypatch.setattr(zoo, "load", lambda name, pretrained=False: untrained_model)
+    monkeypatch.setattr(zoo, "default_thresholds", lambda name: None)
 
 
 @pytest.fixture
@@ -152,6 +154,27 @@ def test_evaluate_prints_and_writes_exits_and_thresholds(
     assert (whole.accuracy, whole.cost_share) == (exits[3].accuracy, 1.0)
     out = capsys.readouterr().out
     assert "10 test pictures" in out and "at exit 4" in out and "at confidence 2" in out
+
+
+def test_evaluate_reads_photographs_by_the_networks_rule(
+        untrained_zoo, untrained_model, tmp_path, monkeypatch):
+    """As `predict` reads them, and not as training did."""
+    rule = {"resize": "shorter_side_then_centre_crop", "interpolation": "nearest", "crop": 1.0,
+            "size": [32, 32]}
+    monkeypatch.setattr(untrained_model, "input_rule", rule)
+    for part in ("train", "val"):
+        for name in CIFAR10_CLASSES:
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGB", (40, 50)).save(tmp_path / part / name / "0.png")
+    evaluated = []
+    monkeypatch.setattr("keras_adaptive.evaluation.operating_points.evaluate",
+                        lambda model, split, *rest, **options: evaluated.append(split)
+                        or [OperatingPoint(1, None, 0.5, 1.0, 1.0, (1.0,))])
+
+    status = cli.main(["evaluate", "--data", str(tmp_path), "--num-pictures", "4"])
+
+    assert status == 0
+    assert (len(evaluated[0]), evaluated[0].input_rule) == (4, rule)
 
 
 @pytest.fixture

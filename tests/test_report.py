@@ -108,6 +108,29 @@ def test_the_test_part_chooses_nothing(small, data_file, no_figures):
     assert (record["data"], record["pictures"]) == ("made_up, validation part", 60)
 
 
+@pytest.mark.parametrize("parts", [("train", "val"), ("train", "val", "test")])
+def test_photographs_are_read_as_the_predictor_reads_them(small, tmp_path, parts):
+    """By the rule that travels with the weights, whose answers are then the predictor's."""
+    pytest.importorskip("grain")
+    record = json.loads((small / "model.json").read_text(encoding="utf-8"))
+    record["input_rule"].update(interpolation="nearest", crop=0.6)
+    (small / "model.json").write_text(json.dumps(record), encoding="utf-8")
+    rng = np.random.default_rng(0)
+    for part in parts:
+        for name in CLASSES:
+            folder = tmp_path / "tree" / part / name
+            folder.mkdir(parents=True)
+            for i in range(2):
+                pixels = rng.integers(0, 256, (40, 60, 3), dtype="uint8")
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+
+    measured = report.measure("small", str(tmp_path / "tree"))
+
+    files = sorted((tmp_path / "tree" / parts[-1]).rglob("*.png"))
+    expected = EarlyExitPredictor("small", threshold=2, engine="keras").predict(files)
+    np.testing.assert_allclose(measured.test.probabilities[-1], expected.probabilities, atol=1e-5)
+
+
 def test_plots_go_where_they_are_wanted(small, data_file, tmp_path):
     """The zoo is not touched."""
     before = sorted(small.rglob("*"))

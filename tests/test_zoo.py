@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from keras_adaptive import content, models, recipes, zoo
+from keras_adaptive import EarlyExitPredictor, content, models, recipes, zoo
 from keras_adaptive.calibrated import CalibratedThresholds
 from keras_adaptive.entries import Entry
 from keras_adaptive.evaluation import ExitOutputs
@@ -107,10 +107,11 @@ def test_the_list_names_every_configuration_once(folder):
     infos = zoo.list_models()
 
     assert len({info.name for info in infos}) == len(infos)
-    configurations = [info.configuration for info in infos if info.name != "ranet_imagenet"]
+    of_recipes = {name: recipes.load(name).model["configuration"]
+                  for name in ("ranet_imagenet", "msdnet_imagenet")}
+    configurations = [info.configuration for info in infos if info.name not in of_recipes]
     assert sorted(configurations) == sorted(models.PUBLISHED)
-    assert {info.name: info.configuration for info in infos}["ranet_imagenet"] == recipes.load(
-        "ranet_imagenet").model["configuration"]
+    assert {info.name: info.configuration for info in infos}.items() >= of_recipes.items()
     assert not any(info.has_weights for info in infos)
 
 
@@ -180,7 +181,7 @@ def test_an_unknown_name_is_an_error_that_suggests_the_nearest(folder, saved, na
 @pytest.mark.parametrize("name, cure", [
     ("ranet_cifar10", "`keras-adaptive train ranet_cifar10"),
     ("msdnet_cifar100", "`keras-adaptive train msdnet_lingrow_b5_cifar100_fast`"),
-    ("msdnet_imagenet", "`keras-adaptive train msdnet_step4_imagenet --data imagenet/`"),
+    ("msdnet_imagenet", "`keras-adaptive train msdnet_imagenet --data tiny_imagenet.npz`"),
 ])
 def test_missing_weights_are_said_plainly(folder, saved, name, cure):
     """What is missing, what exists, and which command makes it."""
@@ -292,6 +293,20 @@ def test_the_imagenet_network_is_the_recipes(folder):
     assert zoo.ranet_imagenet(num_classes=37).output_shape[0] == (None, 37)
 
 
+def test_the_msdnet_beside_it_costs_as_much():
+    """So that the two can be compared: within 2 %, with the first cycle of its schedule."""
+    recipe, other = recipes.load("msdnet_imagenet"), recipes.load("ranet_imagenet")
+    msdnet = zoo.msdnet_imagenet()
+
+    assert msdnet.configuration["growth_rate"] == recipe.model["growth_rate"]
+    assert msdnet.output_shape == [(None, 200)] * 5
+    whole = zoo.find_entry("ranet_imagenet").exit_macs[-1]
+    assert exit_macs(msdnet)[-1] == pytest.approx(whole, rel=0.02)
+    assert exit_parameters(msdnet)[-1] <= 12e6
+    assert recipe.training == dataclasses.replace(
+        other.training, phases=other.training.phases[:2])
+
+
 def test_what_the_imagenet_weights_are_is_said_in_one_line(folder, entry, capsys):
     """Whoever types the first line learns that it is not all of ImageNet."""
     shutil.copytree(entry, folder / "ranet_imagenet")
@@ -317,6 +332,8 @@ def test_the_papers_imagenet_networks_have_no_weights(folder, saved, variant):
         zoo.ranet_imagenet(variant, pretrained=True)
     with pytest.raises(zoo.NoWeightsError, match="copy a recipe such as .*'ranet_script_imagenet'"):
         zoo.ranet_imagenet("script", pretrained=True)
+    with pytest.raises(zoo.NoWeightsError, match="train msdnet_step4_imagenet --data imagenet/`"):
+        zoo.msdnet_imagenet("step4", pretrained=True)
 
 
 def test_weights_that_the_package_lacks_are_found_in_the_cache(folder, saved, tmp_path,
@@ -414,6 +431,18 @@ def test_calibrated_thresholds_are_had_by_what_is_wanted(folder, saved):
     assert zoo.thresholds("small", macs=cheap) == (0.0, 0.0)
     assert zoo.thresholds("small", accuracy=1.0) == (0.75, 0.0)
     assert zoo.thresholds("small", max_loss=0.01) == (2.0, 0.0)
+
+
+def test_a_predictor_takes_calibrated_thresholds_by_default(folder, saved, trained):
+    """Those that promise least loss, of a name with all its exits; what is given counts."""
+    assert EarlyExitPredictor("small", engine="keras").threshold == 0.8  # none are there
+    _store_thresholds(saved.parent, Entry.from_file(saved).exit_macs)
+    expected = zoo.thresholds("small", max_loss=0.005)
+
+    assert EarlyExitPredictor("small", engine="keras").threshold == expected == (2.0, 0.0)
+    for given in ({"threshold": 0.8}, {"exits": [2]}, {"max_exit": 1}, {"temperatures": [1, 2]}):
+        assert EarlyExitPredictor("small", engine="keras", **given).threshold == 0.8
+    assert EarlyExitPredictor(trained, engine="keras").threshold == 0.8
 
 
 def test_thresholds_that_are_not_there_are_told(folder, saved):

@@ -8,6 +8,7 @@ import weakref
 
 import keras
 
+from keras_adaptive.content import DEFAULT_MODEL
 from keras_adaptive.graph import exit_macs, split_into_stages
 from keras_adaptive.inference.engines.keras_engine import peek
 from keras_adaptive.inference.logits import exits_give_logits
@@ -37,7 +38,9 @@ class KerasNetwork:
     """
 
     def __init__(self, model=None, from_logits="auto"):
+        model = DEFAULT_MODEL if model is None else model
         self.model = _find_model(model)
+        self._zoo_name = model if isinstance(model, str) else None
         self.name = self.model.name
         self.num_exits = len(self.model.outputs)
         self.num_classes = _check_outputs(self.model)
@@ -46,6 +49,15 @@ class KerasNetwork:
         self.class_names = getattr(self.model, "class_names", None)
         self.input_rule = getattr(self.model, "input_rule", None)
         self._gives_logits = exits_give_logits(self.model, from_logits)
+
+    @functools.cached_property
+    def thresholds(self):
+        """tuple of floats, or None. The calibrated thresholds of a zoo model given by its name."""
+        if self._zoo_name is None:
+            return None
+        from keras_adaptive import zoo
+
+        return zoo.default_thresholds(self._zoo_name)
 
     def stages(self, exits):
         """Return the list of `Stage` that the given exits need, for `prepare` of an engine."""
@@ -109,10 +121,10 @@ def model_from_bytes(content):
 
 
 def _find_model(model):
-    if model is None or isinstance(model, str):
+    if isinstance(model, str):
         from keras_adaptive import zoo
 
-        return zoo.load(zoo.DEFAULT_MODEL if model is None else model, pretrained=True)
+        return zoo.load(model, pretrained=True)
     if not isinstance(model, keras.Model):
         raise TypeError(
             "`model` is a Keras model with one output per exit, the name of a zoo model, or None "

@@ -17,6 +17,7 @@ class Network(Protocol):
         num_exits: int.
         num_classes: int.
         class_names: sequence of strings, or `None`.
+        thresholds: tuple of floats, one per exit, that were chosen for the network; or `None`.
         input_rule: dict that says how files are brought to the input's size, see
             `InputRule.from_dict`; or `None`.
     """
@@ -27,6 +28,7 @@ class Network(Protocol):
     num_exits: int
     num_classes: int
     class_names: tuple | None
+    thresholds: tuple | None
     input_rule: dict | None
 
     def count_macs(self, exits, size):

@@ -30,6 +30,8 @@ from keras_adaptive.inference.stage_times import measure_stage_times
 _MIN_TIMED_PICTURES = 128
 _TIMED_BATCHES = 4
 
+_DEFAULT_THRESHOLD = 0.8  # of networks that have no calibrated ones
+
 _NO_TIME = 0.0002  # seconds between two calls within which nobody trains or loads weights
 
 
@@ -45,7 +47,11 @@ class EarlyExitPredictor:
         model: Functional `keras.Model` with one output per exit, the earliest first, each of shape
             `(batch, classes)`; or the name of a zoo model; or None for the zoo's default.
         threshold: float, or one per exit of the model, at least 0. Compared in float32. Above 1
-            nobody leaves early; the value of the last exit in use counts for nothing.
+            nobody leaves early; the value of the last exit in use counts for nothing. None, the
+            default: the calibrated thresholds of a zoo model that is given by its name, or of the
+            zoo's default, those that promise the least loss of accuracy, see
+            `zoo.default_thresholds`. They hold for all exits and confidences as they are: 0.8 where
+            `exits`, `max_exit` or `temperatures` are given, and for all other models.
         engine: `"auto"`, the fastest that is installed; one of `engines.ENGINES`; or an object with
             the methods of `KerasEngine`. Engines other than `"keras"` work on a copy of the
             weights; see `refresh`.
@@ -83,12 +89,15 @@ class EarlyExitPredictor:
 
     _clock = staticmethod(time.perf_counter)
 
-    def __init__(self, model=None, threshold=0.8, *, engine="auto", exits=None, max_exit=None,
+    def __init__(self, model=None, threshold=None, *, engine="auto", exits=None, max_exit=None,
                  from_logits="auto", preprocess=None, class_names=None, temperatures=None):
         # Not at the top: exported stages run without Keras.
         from keras_adaptive.inference.keras_network import KerasNetwork
 
         network = KerasNetwork(model, from_logits)
+        if threshold is None:
+            is_calibrated_for = exits is None and max_exit is None and temperatures is None
+            threshold = (network.thresholds if is_calibrated_for else None) or _DEFAULT_THRESHOLD
         self._set_up(network, threshold, exits, max_exit, preprocess, class_names, temperatures)
         self.model = network.model
         self._travels_as = engine, {"from_logits": from_logits}
@@ -119,7 +128,7 @@ class EarlyExitPredictor:
         network = ExportedNetwork.from_folder(folder)
         predictor = cls.__new__(cls)
         if threshold is None:
-            threshold = 0.8 if network.thresholds is None else network.thresholds
+            threshold = network.thresholds or _DEFAULT_THRESHOLD
         predictor._set_up(network, threshold, network.exits, max_exit, preprocess, None,
                           network.temperatures if temperatures is None else temperatures)
         predictor._travels_as = engine, {"folder": os.path.abspath(folder)}

@@ -10,6 +10,7 @@ from keras_adaptive.training.folders import load_folder
 from keras_adaptive.training.grain_package import import_grain
 from keras_adaptive.training.photograph_tree import is_photograph_tree, load_photographs
 from keras_adaptive.training.splits import Data, Split
+from keras_adaptive.training.tfds_examples import is_tfds_name, load_examples
 
 VALIDATION_SIZE = 5000  # pictures of CIFAR's training part that the papers keep for thresholds
 
@@ -18,15 +19,16 @@ def check_labels(split, output_shape):
     """Raise a `ValueError` if a network has no class for a label of the split.
 
     Args:
-        split: `Split`.
+        split: `Split` or `Photographs`.
         output_shape: shape of a network's output, or list of such shapes, one per exit.
     """
     shape = output_shape[0] if isinstance(output_shape, list) else output_shape
-    if split.y.min() < 0 or split.y.max() >= shape[-1]:
+    low, high = split.label_range
+    if low < 0 or high >= shape[-1]:
         raise ValueError(
             f"Labels must be 0 to {shape[-1] - 1} for a network of {shape[-1]} classes. Received "
-            f"labels from {split.y.min()} to {split.y.max()}. Use the network of this data set, or "
-            "give `num_classes`."
+            f"labels from {low} to {high}. Use the network of this data set, or give "
+            "`num_classes`."
         )
 
 
@@ -50,7 +52,7 @@ def _short(names):
     return f"{', '.join(names[:3])}, … ({len(names)})" if len(names) > 3 else ", ".join(names)
 
 
-def load_data(source, image_size=None):
+def load_data(source, image_size=None, input_rule=None):
     """Load a labelled data set.
 
     Args:
@@ -58,27 +60,33 @@ def load_data(source, image_size=None):
             and `class_names`; path of a folder with `train/<class>/`, `test/<class>/` and perhaps
             `val/<class>/`, see `load_folder`; path of a folder with `train/<class>/` and
             `val/<class>/` and no `test`, such as ImageNet's, whose files are read when a batch
-            wants them, see `load_photographs`; or `"cifar10"`, `"cifar100"`, which Keras
-            downloads, the last 5,000 training pictures kept for validation.
-        image_size: int or `None`. Side that files in folders are brought to.
+            wants them, see `load_photographs`; `"tfds:NAME"`, a data set that
+            `tensorflow_datasets` has prepared, see `load_examples`; or `"cifar10"`, `"cifar100"`,
+            which Keras downloads, the last 5,000 training pictures kept for validation.
+        image_size: int or `None`. Side that files and examples are brought to.
+        input_rule: dict or `None`. How evaluation makes them pictures of that side: the rule that
+            a trained model carries, or `None` for that of training. Arrays stay as they are.
 
     Returns:
-        `Data`, or `PhotographData` where files stay files.
+        `Data`, or `PhotographData` where pictures are read when a batch wants them.
 
     Raises:
         ValueError: If the file does not exist, lacks an array, or the name is unknown.
+        ImportError: If a package is missing that reads the data set.
     """
     if source in ("cifar10", "cifar100"):
         return _from_keras(source)
+    if is_tfds_name(source):
+        return load_examples(source, image_size, input_rule)
     path = pathlib.Path(source)
     if is_photograph_tree(path):
-        return load_photographs(path, image_size)
+        return load_photographs(path, image_size, input_rule)
     if path.is_dir():
-        return load_folder(path, image_size)
+        return load_folder(path, image_size, input_rule)
     if path.suffix != ".npz" or not path.is_file():
         raise ValueError(
-            "`data` is an existing .npz file, a folder, 'cifar10' or 'cifar100'. Received: "
-            f"{str(source)!r}, "
+            "`data` is an existing .npz file, a folder, 'tfds:NAME', 'cifar10' or 'cifar100'. "
+            f"Received: {str(source)!r}, "
             + ("which is neither." if path.exists() else "which does not exist.")
         )
     with np.load(path, allow_pickle=False) as arrays:

@@ -11,16 +11,18 @@ from keras_adaptive.training.splits import Data, Split
 VALIDATION_INTERVAL = 10
 
 
-def load_folder(folder, image_size):
+def load_folder(folder, image_size, input_rule=None):
     """Load `train/<class>/…`, `test/<class>/…` and, where it exists, `val/<class>/…`.
 
     Without `val`, every tenth picture of each class of `train`, in the order of the paths, is kept
-    for validation. Pictures are scaled and cut out of the centre as the predictor does.
+    for validation. Pictures are scaled and cut out of the centre as the predictor does it.
 
     Args:
         folder: path.
         image_size: int or `None`. Side of the square pictures wanted; `None` where all files have
             the same size, and keep it.
+        input_rule: dict or `None`. How a file becomes a picture of that size, see `MultiExitModel`;
+            `None` for the predictor's default.
 
     Returns:
         `Data`. Class numbers follow the names of the folders in `train`, ordered by code points
@@ -38,8 +40,9 @@ def load_folder(folder, image_size):
                 "test/<class>/ with pictures, and perhaps val/<class>/."
             )
     class_names = find_class_names(folder / "train")
+    rule = _rule(image_size, input_rule)
     if (folder / "val").is_dir():
-        train, validation = (_read(_list(folder / part, class_names), image_size)
+        train, validation = (_read(_list(folder / part, class_names), rule)
                              for part in ("train", "val"))
     else:
         kept, held_back = [], []
@@ -51,8 +54,8 @@ def load_folder(folder, image_size):
                 f"No class of {folder / 'train'} has {VALIDATION_INTERVAL} pictures, of which one "
                 "is kept for validation. Add pictures, or a folder val/<class>/ with some."
             )
-        train, validation = _read(kept, image_size), _read(held_back, image_size)
-    test = _read(_list(folder / "test", class_names), image_size)
+        train, validation = _read(kept, rule), _read(held_back, rule)
+    test = _read(_list(folder / "test", class_names), rule)
     return Data(train, validation, test, class_names)
 
 
@@ -80,11 +83,16 @@ def _list(folder, class_names):
     return [find_files(folder / name) for name in class_names]
 
 
-def _read(files_by_class, image_size):
-    size = None if image_size is None else (image_size, image_size)
+def _rule(image_size, input_rule):
+    if image_size is None:
+        return InputRule(None, 3)
+    return InputRule.from_dict({**(input_rule or {}), "size": [image_size, image_size]}, 3)
+
+
+def _read(files_by_class, rule):
     files = [file for files in files_by_class for file in files]
     labels = [number for number, files in enumerate(files_by_class) for _ in files]
-    pictures = list(read_pictures(files, InputRule(size, 3)))
+    pictures = list(read_pictures(files, rule))
     shapes = {picture.shape for picture in pictures}
     if len(shapes) != 1:
         raise ValueError(

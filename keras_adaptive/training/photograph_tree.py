@@ -24,7 +24,7 @@ def is_photograph_tree(folder):
         folder / "test").exists()
 
 
-def load_photographs(folder, image_size=None):
+def load_photographs(folder, image_size=None, input_rule=None):
     """List ImageNet's folder tree, or another of this form; no picture is read.
 
     Of `train` a part, 50,000 of ImageNet's pictures and the same share of others, is held back for
@@ -34,6 +34,7 @@ def load_photographs(folder, image_size=None):
         folder: path of a folder with `train/<class>/` and `val/<class>/`. Names of the classes are
             taken from `LOC_synset_mapping.txt` in it, where that is there.
         image_size: int or `None`. Side of the pictures; `None` for 224.
+        input_rule: dict or `None`. How evaluation reads them, as `Photographs` takes it.
 
     Returns:
         `PhotographData`. Class numbers follow the names of the folders, ordered by code points.
@@ -51,21 +52,31 @@ def load_photographs(folder, image_size=None):
             "folder per class; the script valprep.sh that is often used with ImageNet moves them "
             "there."
         )
-    train, test = (_list(folder / part, classes, size) for part in ("train", "val"))
-    order = np.random.default_rng(_SEED).permutation(len(train))
-    held_back = max(1, round(VALIDATION_SHARE * len(train)))
-    # Sorted, so that neighbours, which replace each other, are mostly of one class.
-    validation, kept = np.sort(order[:held_back]), np.sort(order[held_back:])
-    return PhotographData(*(Photographs(train.x[rows], train.y[rows], size)
-                            for rows in (kept, validation)), test, _names(folder, classes))
+    train, test = (_list(folder / part, classes, size, input_rule) for part in ("train", "val"))
+    # Each part notes what it could not read for itself, hence not `take`.
+    return PhotographData(*(Photographs(train.x[rows], train.y[rows], size, input_rule)
+                            for rows in hold_back(len(train))), test, _names(folder, classes))
 
 
-def _list(folder, classes, size):
+def hold_back(count):
+    """Divide `count` training pictures.
+
+    Returns:
+        Two int arrays: the numbers of those that train, and of the share held back for validation,
+        always the same. Both are sorted, so that neighbours, which replace each other, are mostly
+        of one class.
+    """
+    order = np.random.default_rng(_SEED).permutation(count)
+    held_back = max(1, round(VALIDATION_SHARE * count))
+    return np.sort(order[held_back:]), np.sort(order[:held_back])
+
+
+def _list(folder, classes, size, input_rule):
     files = [find_files(folder / name) for name in classes]
     labels = np.repeat(np.arange(len(classes)), [len(names) for names in files])
     # As objects: an array of text would give each path the room of the longest.
     return Photographs(np.array([path for names in files for path in names], dtype=object), labels,
-                       size)
+                       size, input_rule)
 
 
 def _names(folder, classes):

@@ -29,8 +29,8 @@ _MOST_BAD_IN_A_ROW = 100
 _MOST_BAD_SHOWN = 20
 
 
-class _BadFiles:
-    """Files that could not be read, noted by the threads that met them."""
+class _BadPictures:
+    """Pictures that could not be read, noted by the threads that met them."""
 
     def __init__(self):
         self.reasons = {}
@@ -52,15 +52,22 @@ class Photographs:
         x: array of paths `(n,)`.
         y: int array of labels `(n,)`.
         size: int. Side of the square pictures.
+        rule: dict or `None`. How a photograph becomes an input in evaluation, see `MultiExitModel`;
+            its size does not count. `None` for the papers' resize and centre crop.
     """
 
     x: np.ndarray
     y: np.ndarray
     size: int
-    _bad: _BadFiles = dataclasses.field(default_factory=_BadFiles, repr=False, compare=False)
+    rule: dict | None = None
+    _bad: _BadPictures = dataclasses.field(default_factory=_BadPictures, repr=False, compare=False)
+
+    # How messages name what cannot be read, and what helps.
+    _kind = "files"
+    _cure = "Repair or remove them"
 
     def __len__(self):
-        return len(self.y)
+        return len(self.x)
 
     def __getitem__(self, position):
         return self.read(position, self._rule())[0]
@@ -71,6 +78,11 @@ class Photographs:
         return self
 
     @property
+    def label_range(self):
+        """Pair of ints, the smallest and the largest label."""
+        return int(self.y.min()), int(self.y.max())
+
+    @property
     def bad_files(self):
         """dict. What is wrong with each file that could not be read so far, by its path."""
         return dict(self._bad.reasons)
@@ -78,8 +90,9 @@ class Photographs:
     @property
     def input_rule(self):
         """dict. How a photograph becomes an input in evaluation, see `MultiExitModel`."""
-        return {"resize": "shorter_side_then_centre_crop", "interpolation": "bilinear",
-                "crop": CROP_SHARE, "size": [self.size, self.size]}
+        papers = {"resize": "shorter_side_then_centre_crop", "interpolation": "bilinear",
+                  "crop": CROP_SHARE}
+        return {**(papers if self.rule is None else self.rule), "size": [self.size, self.size]}
 
     def _rule(self):
         return InputRule.from_dict(self.input_rule, 3)
@@ -87,6 +100,14 @@ class Photographs:
     def resized(self, size):
         """Return the same photographs, to be read at another size."""
         return dataclasses.replace(self, size=size)
+
+    def take(self, rows):
+        """Return some of the photographs, an array of whose numbers is given."""
+        return dataclasses.replace(self, x=self.x[rows], y=self.y[rows])
+
+    def load(self, place, rule):
+        """Return the picture at a place and its label, or raise `UnreadablePicturesError`."""
+        return read_picture(self.x[place], rule), self.y[place]
 
     def read(self, position, rule):
         """Return a picture, uint8 `(size, size, 3)`, and its label.
@@ -103,7 +124,7 @@ class Photographs:
         for step in range(min(len(self), _MOST_BAD_IN_A_ROW)):
             place = (int(position) + step) % len(self)
             try:
-                return read_picture(self.x[place], rule), self.y[place]
+                return self.load(place, rule)
             except UnreadablePicturesError as error:
                 reasons.update(error.reasons)
                 self._bad.note(error.reasons)
@@ -147,8 +168,8 @@ class Photographs:
         lines = [f"\n  {path}: {bad[path]}" for path in sorted(bad)[:_MOST_BAD_SHOWN]]
         more = f"\n  and {len(bad) - _MOST_BAD_SHOWN} more" if len(bad) > _MOST_BAD_SHOWN else ""
         warnings.warn(
-            f"{len(bad)} of {len(self)} files cannot be read as pictures and were replaced by "
-            f"their neighbours. Repair or remove them:{''.join(lines)}{more}", stacklevel=2)
+            f"{len(bad)} of {len(self)} {self._kind} cannot be read as pictures and were replaced "
+            f"by their neighbours. {self._cure}:{''.join(lines)}{more}", stacklevel=2)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,13 +66,23 @@ def train(recipe, data, folder, verbose="auto"):
         log = keras.callbacks.CSVLogger(folder / LOG, append=done > 0)
         learner.fit(**arguments, callbacks=[log, keep], verbose=verbose)
         done = last_epoch
+    if isinstance(data.train, Photographs):
+        for part in (data.train, data.validation):
+            part.warn_of_bad_files()
+    return load_best(recipe, data, folder)
+
+
+def load_best(recipe, data, folder):
+    """Return the model of a run with its best weights, the data's class names and input rule.
+
+    Args:
+        recipe, data, folder: as `train` had them.
+    """
     model = recipe.build()
-    model.load_weights(folder / BEST)
+    model.load_weights(pathlib.Path(folder) / BEST)
     model.class_names = list(data.class_names)
     if isinstance(data.train, Photographs):
         model.input_rule = data.train.resized(recipe.image_size).input_rule
-        for part in (data.train, data.validation):
-            part.warn_of_bad_files()
     return model
 
 

@@ -40,6 +40,15 @@ class Split:
         """The pictures, as `ExitOutputs.from_model` takes them."""
         return self.x
 
+    @property
+    def label_range(self):
+        """Pair of ints, the smallest and the largest label."""
+        return int(self.y.min()), int(self.y.max())
+
+    def take(self, rows):
+        """Return some of the pictures and their labels, an array of whose numbers is given."""
+        return Split(self.x[rows], self.y[rows])
+
     def head(self, count):
         """Return the first `count` pictures and labels."""
         return Split(self.x[:count], self.y[:count])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_adaptive.picture_files import UnreadablePicturesError
+from keras_adaptive.picture_files import InputRule, UnreadablePicturesError, read_picture
 from keras_adaptive.training.datasets import load_data
 
 
@@ -53,6 +53,21 @@ def test_files_of_any_size_are_brought_to_the_one_wanted(write, tmp_path):
     assert load_data(tmp_path, image_size=6).train.x.shape == (20, 6, 6, 3)
     with pytest.raises(ValueError, match="2 different sizes.*Give an `image_size`"):
         load_data(tmp_path)
+
+
+def test_files_follow_the_rule_that_is_given(tmp_path):
+    """The rule of a trained network in place of the default, at the size wanted."""
+    ramp = np.add.outer(np.arange(20), np.arange(0, 200, 5))[..., None] + np.zeros(3)
+    for part in ("train/cat", "train/dog", "val/cat", "val/dog", "test/cat", "test/dog"):
+        (tmp_path / part).mkdir(parents=True)
+        Image.fromarray(ramp.astype("uint8")).save(tmp_path / part / "0.png")
+    rule = {"interpolation": "nearest", "crop": 0.5, "size": [99, 99]}
+
+    test = load_data(tmp_path, 8, rule).test
+
+    expected = read_picture(tmp_path / "test/cat/0.png", InputRule((8, 8), 3, "nearest", 0.5))
+    np.testing.assert_array_equal(test.x[0], expected)
+    assert (test.x[0] != load_data(tmp_path, 8).test.x[0]).any()
 
 
 def test_what_is_missing_is_named(write, tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 from keras_adaptive.evaluation import ExitOutputs
 from keras_adaptive.evaluation.operating_points import spread
 from keras_adaptive.models import RANet
-from keras_adaptive.picture_files import UnreadablePicturesError
+from keras_adaptive.picture_files import InputRule, UnreadablePicturesError, read_picture
 from keras_adaptive.training import Recipe, train
 from keras_adaptive.training.augment import rand_augment
 from keras_adaptive.training.datasets import load_data
@@ -216,6 +216,23 @@ def test_evaluation_reads_photographs_batch_by_batch(data, tiny_arguments):
     expected = ExitOutputs.from_model(model, pictures, photographs.y)
     np.testing.assert_allclose(outputs.probabilities, expected.probabilities, atol=1e-5)
     assert_array_equal(outputs.labels, photographs.y)
+
+
+def test_evaluation_follows_the_rule_that_is_given(data, tree):
+    """The rule of a trained network, in place of the tree's own; training crops as before."""
+    pytest.importorskip("grain")
+    rule = {"resize": "shorter_side_then_centre_crop", "interpolation": "bicubic", "crop": 1.0,
+            "size": [99, 99]}
+    given = load_data(tree, 16, rule)
+
+    for part in (given.validation, given.test.resized(16), spread(given.test, 4)):
+        assert part.input_rule == {**rule, "size": [16, 16]}
+    expected = np.stack([read_picture(path, InputRule((16, 16), 3)) for path in data.test.x])
+    pictures = np.concatenate([batch for batch, _ in given.test.batches(4)])
+    assert_array_equal(pictures, expected)
+    assert not np.array_equal(pictures, np.stack([data.test[i] for i in range(6)]))
+    assert_same(all_batches(photograph_pipeline(given.train, 4, 1, 0)),
+                all_batches(photograph_pipeline(data.train, 4, 1, 0)))
 
 
 def test_a_tree_without_class_folders_is_told(tmp_path):
