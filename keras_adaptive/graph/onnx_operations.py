@@ -345,6 +345,13 @@ def _thumbnail(writer, call):
     _give(writer, call, writer.add("MatMul", [name, writer.constant(columns.T)]))
 
 
+@_writes("EightBits")
+def _eight_bits(writer, call):
+    limits = [writer.constant(np.float32(limit)) for limit in (0, 255)]
+    _give(writer, call, writer.add(
+        "Round", [writer.add("Clip", [writer.name(call.inputs[0]), *limits])]))
+
+
 @_writes("UpSampling2D")
 def _upsampling(writer, call):
     layer = call.operation

@@ -17,6 +17,7 @@ from keras_adaptive.models.thumbnet_parts import (
     make_decoder,
     make_downscaler,
     picture_shape,
+    quantized,
     ratio_of,
     with_maps,
 )
@@ -120,7 +121,7 @@ class ThumbNet(keras.Model):
     @classmethod
     def from_teacher(cls, teacher, ratio=2, downscaler="learned", hidden_filters=32, mean=None,
                      std=None, initial="teacher", taps=None, input_shape=None, precision=None,
-                     **kwargs):
+                     quantize=None, **kwargs):
         """Make a ThumbNet from a trained classifier.
 
         The student has the teacher's layers on maps that are smaller by the ratio. With a dense
@@ -145,6 +146,9 @@ class ThumbNet(keras.Model):
             input_shape: `(height, width, channels)` where the teacher's is not fixed.
             precision: string or `None`. Dtype policy of all networks, such as `"mixed_bfloat16"`.
                 Losses, thumbnails and logits are float32 always. `None` keeps the teacher's.
+            quantize: `None`, or `"ste"`: thumbnails are clipped and rounded to 8 bits on their way
+                to the student, in training too, through a straight-through gradient (see
+                `EightBits`). The student then sees in PNG files exactly what it learnt from.
             **kwargs: see the class.
 
         Raises:
@@ -165,6 +169,7 @@ class ThumbNet(keras.Model):
             downscaler = make_downscaler(downscaler, ratio, (height, width, channels),
                                           hidden_filters, mean, std, precision)
         check_downscaler(downscaler, (height, width, channels))
+        downscaler = quantized(downscaler, quantize)
         thumbnail_shape = downscaler.output_shape[1:]
         student = copy_for_size(teacher, thumbnail_shape, precision=precision, name="student",
                                 weights="copied" if initial == "teacher" else "random")

@@ -4,7 +4,7 @@ import keras
 
 from keras_adaptive.graph import flatten, tensors_by_layer
 from keras_adaptive.graph.steps import activation_of
-from keras_adaptive.layers import Downscaler, FeatureDecoder, Thumbnail
+from keras_adaptive.layers import Downscaler, EightBits, FeatureDecoder, Thumbnail
 from keras_adaptive.layers.thumbnail import METHODS
 from keras_adaptive.names import did_you_mean
 
@@ -62,6 +62,25 @@ def make_downscaler(kind, ratio, shape, hidden_filters, mean, std, precision):
     x = keras.layers.Rescaling(1 / 255.0, dtype="float32", name="to_unit")(pictures)
     thumbnails = keras.layers.Rescaling(255.0, dtype="float32", name="to_pixels")(layer(x))
     return keras.Model(pictures, thumbnails, name="downscaler")
+
+
+def quantized(downscaler, mode):
+    """Return the downscaler, with its thumbnails rounded to 8 bits if `mode` is `"ste"`.
+
+    The layers are shared, not copied. A downscaler that rounds already stays as it is.
+
+    Raises:
+        ValueError: If `mode` is neither that nor `None`.
+    """
+    if mode not in (None, "ste"):
+        raise ValueError(
+            "`quantize` is None, or 'ste' for thumbnails of 8 bits with a straight-through "
+            f"gradient. Received: quantize={mode!r}."
+        )
+    if mode is None or isinstance(downscaler.layers[-1], EightBits):
+        return downscaler
+    thumbnails = EightBits(dtype="float32", name="eight_bits")(downscaler.outputs[0])
+    return keras.Model(downscaler.inputs[0], thumbnails, name=downscaler.name)
 
 
 def ratio_of(downscaler):
