@@ -213,15 +213,27 @@ def _zero_padding(writer, call):
 def _pad(writer, call):
     operation, rank = call.operation, writer.rank(call.inputs[0])
     (_, *others), options = call.arguments
-    if operation.mode != "constant" or any(
-            value not in (None, 0) for value in (*others, *options.values())):
-        _refuse(call, "with anything but zeros")
+    constants = [value for value in (*others, *options.values()) if value is not None]
+    if operation.mode != "constant" or not all(map(np.isscalar, constants)):
+        _refuse(call, "with anything but one number")
     widths = operation.pad_width if len(operation.pad_width) == rank else (
         operation.pad_width * rank)
     if rank == 4:
         widths = [widths[axis] for axis in (0, 3, 1, 2)]
     pads = writer.constant(np.array(widths, "int64").T.reshape(-1))
-    _give(writer, call, writer.add("Pad", [writer.name(call.inputs[0]), pads]))
+    constants = [writer.constant(np.float32(value)) for value in constants]
+    _give(writer, call, writer.add("Pad", [writer.name(call.inputs[0]), pads, *constants]))
+
+
+@_writes("Mean")  # `keras.ops.mean`
+def _mean(writer, call):
+    operation, rank = call.operation, writer.rank(call.inputs[0])
+    axes = operation.axis if isinstance(operation.axis, (tuple, list)) else [operation.axis]
+    if rank != 4 or sorted(axis % rank for axis in axes if axis is not None) != [1, 2]:
+        _refuse(call, "over anything but rows and columns of a map")
+    axes = writer.constant(np.array([2, 3], "int64"))
+    _give(writer, call, writer.add("ReduceMean", [writer.name(call.inputs[0]), axes],
+                                   keepdims=int(operation.keepdims)))
 
 
 @_writes("MaxPooling2D", "AveragePooling2D")

@@ -112,7 +112,15 @@ class _Copy:
             config["name"] = self._free_name(config["name"])
         if is_layer and self.precision and not is_last and not isinstance(operation, _PIXEL_LAYERS):
             config["dtype"] = self.precision
-        copied = type(replacement or operation).from_config(config)
+        kind = type(replacement or operation)
+        try:
+            copied = kind.from_config(config)
+        except Exception as error:  # each layer has its own
+            raise ValueError(
+                f"{self.model.name!r} has no copy: layer {operation.name!r} ({kind.__name__}) "
+                f"cannot be made anew from its configuration ({error}). Mend its `get_config`, or "
+                "choose a model without this layer."
+            ) from error
         self.copies[id(operation)] = copied
         return copied
 
