@@ -35,14 +35,13 @@ def main(argv=None):
     try:
         if not (_is_export(arguments) or _is_resizing(arguments)):
             _import_keras()
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0  # None where nothing can be amiss
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"keras-adaptive {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 1
-    return 0
 
 
 def _is_export(arguments):
@@ -181,6 +180,7 @@ def _thumbnails(arguments):
     for path, reason in done.unreadable.items():
         _say(f"{path}: {reason}")
     print(f"{done}: {os.path.abspath(arguments.destination)}")
+    return 1 if done.unreadable else 0
 
 
 def _convert(arguments):
@@ -392,7 +392,8 @@ def _make_parser():
     thumbnails = _add_command(
         commands, "thumbnails", _thumbnails,
         "Turn a folder of pictures into one of thumbnail files of the same names. Interrupted, "
-        "the same command goes on.",
+        "the same command goes on. Files that cannot be read are named and left out; the exit "
+        "status is then 1, though all others are written.",
         """
   keras-adaptive thumbnails photos small --ratio 2
   keras-adaptive thumbnails photos small --downscaler downscaler.keras

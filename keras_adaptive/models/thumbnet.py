@@ -20,6 +20,7 @@ from keras_adaptive.models.thumbnet_parts import (
     quantized,
     ratio_of,
     with_maps,
+    with_preprocessor,
 )
 from keras_adaptive.training.thumbnet_losses import (
     feature_mapping,
@@ -132,7 +133,8 @@ class ThumbNet(keras.Model):
             teacher: `keras.Model`, Functional or Sequential, from pictures 0 to 255 to logits or
                 the probabilities of a softmax. One that wants other values is wrapped, with what
                 makes them in front: with `scale = keras.layers.Rescaling(1 / 127.5, -1)`,
-                `keras.Model(pictures, resnet(scale(pictures)))`.
+                `keras.Model(pictures, resnet(scale(pictures)))`. For a classifier of keras-hub with
+                a `preprocessor` that is done here, with that one's scale and offset.
             ratio: int, 2, 4 or 8. Pixels of the picture, to a side, to one of the thumbnail.
             downscaler: `"learned"`; `"area"`, `"bilinear"`, `"bicubic"` or `"nearest"` for resizing
                 that learns nothing (see `Thumbnail`); `"area_plus_learned"`, which starts as
@@ -163,6 +165,7 @@ class ThumbNet(keras.Model):
         ((None, 16, 16, 3), ['stage3_block1'])
         """
         height, width, channels = picture_shape(teacher, input_shape)
+        teacher = with_preprocessor(teacher)
         if initial not in ("teacher", "random"):
             raise ValueError(f"`initial` is 'teacher' or 'random'. Received: initial={initial!r}.")
         if not isinstance(downscaler, keras.Model):

@@ -45,6 +45,24 @@ def picture_shape(teacher, input_shape):
     return shape
 
 
+def with_preprocessor(teacher):
+    """Return a teacher of pictures 0 to 255: with the scaling of its preprocessor, if it has one.
+
+    A classifier of keras-hub may have a `preprocessor` with an `image_converter`, which multiplies
+    by `scale` and adds `offset` before `predict`; neither is part of the model's graph.
+    """
+    converter = getattr(getattr(teacher, "preprocessor", None), "image_converter", None)
+    scale, offset = (getattr(converter, name, None) for name in ("scale", "offset"))
+    if scale is None and offset is None:
+        return teacher
+    pictures = keras.Input(teacher.inputs[0].shape[1:], name="pictures")
+    x = keras.layers.Rescaling(1.0 if scale is None else scale, 0.0 if offset is None else offset,
+                               dtype="float32", name="preprocessor")(pictures)
+    # A model of one's own of the same graph: a call leaves a trace on what is called.
+    classifier = keras.Model(teacher.inputs[0], teacher.outputs[0], name=teacher.name)
+    return keras.Model(pictures, classifier(x), name=teacher.name)
+
+
 def make_downscaler(kind, ratio, shape, hidden_filters, mean, std, precision):
     """Return a Functional model of pictures and thumbnails 0 to 255, around a layer for 0 to 1."""
     if kind not in DOWNSCALERS:
