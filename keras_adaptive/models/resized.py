@@ -148,6 +148,9 @@ class _Copy:
     def _note_flattening(self, call, inputs):
         if isinstance(call.operation, keras.layers.Flatten):
             before, here = self.graph.specs[call.inputs[0]].shape[1:], tuple(inputs[0].shape[1:])
+            if call.operation.data_format == "channels_first" and len(before) == 3:
+                # The layer itself puts channels last before it flattens.
+                before, here = ((*sizes, channels) for channels, *sizes in (before, here))
             if len(before) == 3 and before != here:
                 self.folds[call.outputs[0]] = (before, here)
         elif isinstance(call.operation, _PASSING) and call.inputs[0] in self.folds:

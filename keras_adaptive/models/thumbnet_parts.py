@@ -36,6 +36,14 @@ def picture_shape(teacher, input_shape):
             f"{[tuple(tensor.shape) for tensor in teacher.inputs]} and outputs of the shapes "
             f"{[tuple(tensor.shape) for tensor in teacher.outputs]}."
         )
+    own = tuple(teacher.inputs[0].shape)
+    if own[1] in (1, 3) and own[3] not in (1, 3):
+        raise ValueError(
+            f"{teacher.name!r} takes pictures with channels first, {own[1:]}; those of a ThumbNet, "
+            "and its thumbnails, are (height, width, channels). Put the change in front: "
+            "`pictures = keras.Input((height, width, channels))`, "
+            "`keras.Model(pictures, teacher(keras.layers.Permute((3, 1, 2))(pictures)))`."
+        )
     shape = tuple(input_shape or teacher.inputs[0].shape[1:])
     if len(shape) != 3 or None in shape:
         raise ValueError(
@@ -133,8 +141,9 @@ def default_taps(student, teacher, ratio):
     own, others = _maps(student), _maps(teacher)
     learning = [i for i, layer in enumerate(student.layers) if layer.trainable_variables]
     names = [layer.name for layer in student.layers[min(learning, default=0):]]
+    channels_first = _has_channels_first(student)
     fitting = [name for name in names if name in own and name in others
-               and _fits(own[name], others[name], ratio)]
+               and _fits(own[name], others[name], ratio, channels_first)]
     return fitting[-1:]
 
 
@@ -144,9 +153,15 @@ def _maps(model):
             if inputs and len(outputs) == 1 and len(outputs[0].shape) == 4}
 
 
-def _fits(own, other, ratio):
-    return own.shape[3] == other.shape[3] and tuple(
-        ratio * size for size in own.shape[1:3]) == tuple(other.shape[1:3])
+def _has_channels_first(model):
+    return any(getattr(layer, "data_format", None) == "channels_first" for layer in model.layers)
+
+
+def _fits(own, other, ratio, channels_first):
+    axis = 1 if channels_first else 3
+    sizes, larger = (list(tensor.shape[1:]) for tensor in (own, other))
+    return sizes.pop(axis - 1) == larger.pop(axis - 1) and [
+        ratio * size for size in sizes] == larger
 
 
 def check_tap(name, student, teacher, ratio):
@@ -158,7 +173,7 @@ def check_tap(name, student, teacher, ratio):
                 f"{model.name!r} has no layer {name!r} that is called once and gives a feature map."
                 f"{did_you_mean(name, maps)} `taps` are names of such layers."
             )
-    if not _fits(own[name], others[name], ratio):
+    if not _fits(own[name], others[name], ratio, _has_channels_first(student)):
         raise ValueError(
             f"Features are compared where the teacher's map is {ratio} times the student's. At "
             f"{name!r} they are {tuple(others[name].shape)} and {tuple(own[name].shape)}. Choose "
@@ -168,7 +183,9 @@ def check_tap(name, student, teacher, ratio):
 
 
 def with_maps(model, maps):
-    """Return the same network with feature maps as further outputs."""
+    """Return the same network with feature maps as further outputs, channels last."""
+    if _has_channels_first(model):
+        maps = [keras.layers.Permute((2, 3, 1))(tensor) for tensor in maps]
     return keras.Model(model.input, [model.output, *maps], name=f"{model.name}_with_maps")
 
 
@@ -176,9 +193,10 @@ def make_decoder(name, own, other, teacher, ratio):
     """Return the built decoder of a tap, given the tensors of student and teacher."""
     graph = flatten(keras.Model(teacher.input, other))
     (maker,) = [call for call in graph.calls if graph.outputs[0] in call.outputs]
+    channels = own.shape[1 if _has_channels_first(teacher) else 3]
     decoder = FeatureDecoder(
-        own.shape[-1], ratio, activation_of(maker.operation) is keras.activations.relu,
+        channels, ratio, activation_of(maker.operation) is keras.activations.relu,
         dtype="float32" if own.dtype == "float32" else f"mixed_{own.dtype}",
         name=f"decoder_{name}")
-    decoder.build(own.shape)
+    decoder.build((None, None, None, channels))
     return decoder
