@@ -19,7 +19,9 @@ def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class
 
     Args:
         model: `keras.Model`, Functional or Sequential, with one input and one output
-            `(batch, classes)`, logits or the probabilities of a softmax.
+            `(batch, classes)`, logits or the probabilities of a softmax. The `preprocessor` of a
+            keras-hub classifier is no part of its graph: what it does to pixels stays to be done,
+            such as by `preprocess=` of `EarlyExitPredictor`.
         at: sequence of strings. Names of layers, of the model or of models inside it, whose outputs
             get an exit each, feature maps `(batch, height, width, channels)`. They are put into the
             order in which they run.

@@ -1,6 +1,7 @@
 """Classifiers of model libraries as teachers, and with exits attached: random weights, made here.
 
-Their classes have constructors of their own, nested backbones, and rules for pixels.
+Their classes have constructors of their own, nested backbones, and rules for pixels. Where
+keras-hub and keras-cv are missing, `pip install keras-hub keras-cv` beside TensorFlow.
 """
 
 import keras
