@@ -5,7 +5,7 @@ import pytest
 
 from keras_adaptive.models import DenseNet, MSDNet, RANet, ResNet
 
-SMALL = {ResNet: {"depth": 8, "channels": 4}, DenseNet: {"depth": 7, "growth_rate": 4},
+SMALL = {ResNet: {"depth": 8, "channels": 4}, DenseNet: {"depth": 10, "growth_rate": 4},
          RANet: {}, MSDNet: {}}
 
 
