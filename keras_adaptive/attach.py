@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_adaptive.graph import exit_macs, flatten, layer_macs, tensors_by_layer
+from keras_adaptive.graph import exit_macs, flatten, inline, layer_macs, tensors_by_layer
 from keras_adaptive.inference.logits import logits_of
 from keras_adaptive.layers import ExitHead
 from keras_adaptive.models import MultiExitModel
@@ -14,13 +14,17 @@ def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class
 
     The classifier's layers are shared, not copied, but for a last dense layer with a softmax: the
     last exit has its weights without the softmax. This exit gives the classifier's answers, to the
-    last bit, until the trunk is trained.
+    last bit, until the trunk is trained. Where an exit stands inside a nested model, such as the
+    backbone of a classifier, the new model has the nested one's layers as its own; see `inline`.
 
     Args:
         model: `keras.Model`, Functional or Sequential, with one input and one output
-            `(batch, classes)`, logits or the probabilities of a softmax.
-        at: sequence of strings. Names of the model's layers whose outputs get an exit each, feature
-            maps `(batch, height, width, channels)`. They are put into the order in which they run.
+            `(batch, classes)`, logits or the probabilities of a softmax. The `preprocessor` of a
+            keras-hub classifier is no part of its graph: what it does to pixels stays to be done,
+            such as by `preprocess=` of `EarlyExitPredictor`.
+        at: sequence of strings. Names of layers, of the model or of models inside it, whose outputs
+            get an exit each, feature maps `(batch, height, width, channels)`. They are put into the
+            order in which they run.
         count: int. Number of early exits, in place of `at`: they are placed near even shares of the
             multiply-adds, where a single feature map passes; see `exit_places`.
         head: function `(features, num_classes, name) -> logits` of symbolic tensors, or `None` for
@@ -52,6 +56,10 @@ def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class
     if (at is None) == (count is None):
         raise ValueError(f"`attach_exits` takes one of `at` and `count`. Received: at={at!r}, "
                          f"count={count!r}.")
+    records = {name: getattr(model, name, None) for name in ("class_names", "input_rule")}
+    at = [at] if isinstance(at, str) else at
+    if at is None or not set(at) <= {layer.name for layer in model.layers}:
+        model = inline(model)
     tensors = tensors_by_layer(model)
     names = _choose_places(model, count) if at is None else _check_places(model, at, tensors)
     taken = {layer.name for layer in model.layers}
@@ -68,8 +76,8 @@ def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class
     if not train_trunk:
         for layer in model.layers:
             layer.trainable = False
-    return MultiExitModel(model.inputs[0], exits, class_names or getattr(
-        model, "class_names", None), getattr(model, "input_rule", None))
+    return MultiExitModel(model.inputs[0], exits, class_names or records["class_names"],
+                          records["input_rule"])
 
 
 def exit_places(model):
@@ -82,9 +90,11 @@ def exit_places(model):
         model: as in `attach_exits`.
 
     Returns:
-        Dict of the names of layers with a feature map `(batch, height, width, channels)`, in the
-        order in which they run, to the multiply-adds up to there, of one picture.
+        Dict of the names of layers with a feature map `(batch, height, width, channels)`, also
+        inside nested models, in the order in which they run, to the multiply-adds up to there, of
+        one picture.
     """
+    model = inline(model)
     graph = flatten(model)
     layers = tensors_by_layer(model)
     last_use = {value: i for i, call in enumerate(graph.calls) for value in call.inputs}
@@ -125,7 +135,7 @@ def _choose_places(model, count):
 def _check_places(model, at, tensors):
     """Return the names in the order in which their layers run."""
     order = {layer.name: i for i, layer in enumerate(model.layers)}
-    names = [at] if isinstance(at, str) else list(at)
+    names = list(at)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"`at` names one layer or more, each once. Received: {names}.")
     for name in names:

@@ -32,14 +32,13 @@ def main(argv=None):
     try:
         if not (_is_export(arguments) or _is_resizing(arguments)):
             _import_keras()
-        _RUN[arguments.command](arguments)
+        return _RUN[arguments.command](arguments) or 0  # None where nothing can be amiss
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"keras-adaptive {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 1
-    return 0
 
 
 def _is_export(arguments):
@@ -192,6 +191,7 @@ def _thumbnails(arguments):
     for path, reason in done.unreadable.items():
         _say(f"{path}: {reason}")
     print(f"{done}: {os.path.abspath(arguments.destination)}")
+    return 1 if done.unreadable else 0
 
 
 def _convert(arguments):

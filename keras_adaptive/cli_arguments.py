@@ -139,7 +139,8 @@ def make_parser():
     thumbnails = _add_command(
         commands, "thumbnails",
         "Turn a folder of pictures into one of thumbnail files of the same names. Interrupted, "
-        "the same command goes on.",
+        "the same command goes on. Files that cannot be read are named and left out; the exit "
+        "status is then 1, though all others are written.",
         """
   keras-adaptive thumbnails photos small --ratio 2
   keras-adaptive thumbnails photos small --downscaler downscaler.keras

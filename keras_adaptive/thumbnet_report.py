@@ -8,8 +8,10 @@ import keras
 import numpy as np
 from PIL import Image
 
+from keras_adaptive.agreement import Agreement, measure_agreement
 from keras_adaptive.files import write_whole
 from keras_adaptive.graph import exit_macs, exit_parameters, peak_activations
+from keras_adaptive.inference.logits import exits_give_logits
 from keras_adaptive.shrinking import read_reduced, shrink, thumbnail_ratio
 from keras_adaptive.thumbnail_quality import ThumbnailQuality, average, measure_thumbnails
 from keras_adaptive.thumbnails import encode, quantize
@@ -74,6 +76,8 @@ class ThumbNetReport:
             `downscaler + student`.
         decoding: tuple of `DecodeCost`.
         thumbnails: dict of way to `ThumbnailQuality`: `area`, `bicubic`, `downscaler`.
+        agreement: dict of network to `Agreement` with the teacher: `student`,
+            `downscaler + student`.
         num_pictures: int.
         engine: string, what the networks ran on.
         machine: dict, see `describe_machine`.
@@ -82,13 +86,15 @@ class ThumbNetReport:
     networks: tuple
     decoding: tuple
     thumbnails: dict[str, ThumbnailQuality]
+    agreement: dict[str, Agreement]
     num_pictures: int
     engine: str
     machine: dict
 
     def tables(self):
-        """Return three `rich.table.Table`: networks, decoding, thumbnails."""
-        return [self._networks_table(), self._decoding_table(), self._thumbnails_table()]
+        """Return four `rich.table.Table`: networks, agreement, decoding, thumbnails."""
+        return [self._networks_table(), self._agreement_table(), self._decoding_table(),
+                self._thumbnails_table()]
 
     def _networks_table(self):
         teacher = self.networks[0]
@@ -111,6 +117,16 @@ class ThumbNetReport:
                 *(f"{cost.times[size].median_ms:.2f} "
                   f"{less(cost.times[size].median_ms, teacher.times[size].median_ms)}"
                   for size in sizes))
+        return table
+
+    def _agreement_table(self):
+        table = _table(f"Answers to {self.num_pictures} pictures, against the teacher's",
+                       ["network", "equal", "divergence", "most lost", "least lost"])
+        for name, agreement in self.agreement.items():
+            losses = sorted((loss, label) for label, loss in agreement.class_losses.items())
+            table.add_row(
+                name, f"{agreement.equal_share:.2%}", f"{agreement.mean_kl:.3f} nats",
+                *(f"{loss:+.1%} (class {label})" for loss, label in (losses[-1:] + losses[:1])))
         return table
 
     def _decoding_table(self):
@@ -140,6 +156,7 @@ class ThumbNetReport:
         """Write a row per number: part, name, quantity, value; the machine is a part, too."""
         parts = {"networks": {cost.name: cost for cost in self.networks},
                  "decoding": {cost.name: cost for cost in self.decoding},
+                 "agreement": self.agreement,
                  "thumbnails": self.thumbnails}
         rows = [(part, name, quantity, value) for part, members in parts.items()
                 for name, member in members.items()
@@ -157,7 +174,7 @@ class ThumbNetReport:
 
 def report(thumbnet, pictures, labels=None, *, batch_sizes=(1, 32), repeats=20, engine="keras",
            quality=95):
-    """Measure a ThumbNet: accuracy, cost, time, decoding of files, and its thumbnails.
+    """Measure a ThumbNet: accuracy, agreement, cost, time, decoding of files, thumbnails.
 
     The candidates of a comparison take turns; let nothing else run meanwhile. The student alone
     gets thumbnails as a file keeps them, clipped and rounded. Files are made of the pictures in
@@ -167,7 +184,7 @@ def report(thumbnet, pictures, labels=None, *, batch_sizes=(1, 32), repeats=20, 
         thumbnet: has the Functional models `downscaler` (pictures 0 to 255 to thumbnails 0 to 255),
             `student` and `teacher` (to logits or probabilities), as `ThumbNet` does.
         pictures: uint8 array `(n, height, width, 3)`, of the teacher's size.
-        labels: int array `(n,)`, or None: no accuracies.
+        labels: int array `(n,)`, or None: no accuracies, and no losses by class.
         batch_sizes: sequence of ints. Pictures that are classified together in timed calls.
         repeats: int. Timed rounds.
         engine: string, as in `compile_whole`.
@@ -189,10 +206,12 @@ def report(thumbnet, pictures, labels=None, *, batch_sizes=(1, 32), repeats=20, 
     inputs = {name: stored if name == "student" else pictures for name in networks}
     programs = {name: compile_whole(network, engine) for name, network in networks.items()}
     times = {size: _time_networks(programs, inputs, size, repeats) for size in batch_sizes}
+    logits = {name: _logits(network, programs[name], inputs[name])
+              for name, network in networks.items()}
     costs = tuple(
         NetworkCost(
             name, exit_macs(network)[-1], exit_parameters(network)[-1], peak_activations(network),
-            _accuracy(programs[name], inputs[name], labels),
+            _accuracy(logits[name], labels),
             {size: times[size][name] for size in batch_sizes})
         for name, network in networks.items())
     return ThumbNetReport(
@@ -202,6 +221,8 @@ def report(thumbnet, pictures, labels=None, *, batch_sizes=(1, 32), repeats=20, 
          "bicubic": measure_thumbnails(
              pictures, np.stack([shrink(picture, ratio, "bicubic") for picture in pictures])),
          "downscaler": measure_thumbnails(pictures, thumbnails)},
+        {name: measure_agreement(logits["teacher"], logits[name], labels)
+         for name in networks if name != "teacher"},
         len(pictures), engine, describe_machine())
 
 
@@ -239,11 +260,18 @@ def _time_networks(programs, inputs, size, repeats):
     return {name: Times.of(values) for name, values in samples.items()}
 
 
-def _accuracy(program, inputs, labels):
+def _logits(network, program, inputs):
+    """Return what a network answers, as logits or logarithms of probabilities."""
+    answers = in_batches(program, inputs, _PREDICT_BATCH)
+    if exits_give_logits(network)[-1]:
+        return answers
+    return np.log(np.maximum(answers, np.finfo("float32").tiny))
+
+
+def _accuracy(logits, labels):
     if labels is None:
         return None
-    answers = in_batches(program, inputs, _PREDICT_BATCH).argmax(axis=1)
-    return float((answers == np.asarray(labels)).mean())
+    return float((logits.argmax(axis=1) == np.asarray(labels)).mean())
 
 
 def _time_decoding(pictures, thumbnails, ratio, quality, repeats):

@@ -163,7 +163,46 @@ def test_a_nested_base_is_a_place(batch):
     model = attach_exits(classifier, at=["base"])
 
     np.testing.assert_array_equal(model.predict(batch, verbose=0)[-1], expected)
-    assert list(exit_places(classifier)) == ["base", "after"]
+    assert list(exit_places(classifier)) == ["conv", "after"]
+
+
+@pytest.mark.parametrize("where", [{"at": ["low"]}, {"count": 1}])
+def test_exits_stand_inside_a_nested_base(batch, where, tmp_path):
+    """As in the classifiers of model libraries, all of whose cost lies in a backbone: the answers
+    are the classifier's, its weights are shared, frozen, and come back from a file."""
+    inner = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, name="low")(inner)
+    base = keras.Model(inner, keras.layers.Conv2D(4, 3, name="high")(x), name="base")
+    inputs = keras.Input((16, 16, 3))
+    classifier = keras.Model(inputs, dense_head(base(inputs), 5, "top"))
+    classifier.class_names = list("vwxyz")
+    expected = classifier.predict(batch, verbose=0)
+
+    model = attach_exits(classifier, **where, head=dense_head)
+
+    np.testing.assert_array_equal(model.predict(batch, verbose=0)[-1], expected)
+    assert exit_macs(model) == [14 * 14 * 9 * 3 * 4 + 4 * 5, exit_macs(classifier)[0] + 4 * 5]
+    assert model.class_names == list("vwxyz")
+    assert model.get_layer("low") is base.get_layer("low")
+    assert not classifier.trainable_variables
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(batch, verbose=0)[-1], expected)
+
+
+def test_equal_names_in_nested_models_keep_them_closed(batch):
+    """One model cannot hold two layers of a name; its own layers are places as before."""
+    inputs = keras.Input((16, 16, 3))
+    x = inputs
+    for name in ("first", "second"):
+        x = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Conv2D(4, 3, name="conv")],
+                             name=name)(x)
+    classifier = keras.Model(inputs, dense_head(x, 5, "top"))
+
+    assert list(exit_places(classifier)) == ["first", "second"]
+    assert attach_exits(classifier, count=1).num_exits == 2
+    with pytest.raises(ValueError, match="no layer 'conv'"):
+        attach_exits(classifier, at=["conv"])
 
 
 @pytest.mark.slow

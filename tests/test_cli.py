@@ -292,18 +292,22 @@ def test_demo_writes_its_picture(untrained_zoo, tmp_path, capsys):
 
 
 def test_thumbnails_are_written_and_unreadable_files_named(tmp_path, capsys):
-    """The sum goes to standard output, what could not be read to standard error."""
+    """The sum goes to standard output, what could not be read to standard error, and the status
+    says that something is missing; without the bad file it is 0."""
     (tmp_path / "photos" / "cats").mkdir(parents=True)
     (tmp_path / "photos" / "cats" / "a.png").write_bytes((FOLDER / "cat_0000.png").read_bytes())
     (tmp_path / "photos" / "b.jpg").write_bytes(b"no picture")
 
-    status = cli.main(["thumbnails", str(tmp_path / "photos"), str(tmp_path / "small"),
-                       "--ratio", "2", "--format", "jpeg"])
+    command = ["thumbnails", str(tmp_path / "photos"), str(tmp_path / "small"), "--ratio", "2",
+               "--format", "jpeg"]
+    status = cli.main(command)
 
     captured = capsys.readouterr()
-    assert status == 0 and (tmp_path / "small" / "cats" / "a.jpg").is_file()
+    assert status == 1 and (tmp_path / "small" / "cats" / "a.jpg").is_file()
     assert "1 thumbnails written, 0 there already, 1 files unreadable" in captured.out
     assert "b.jpg: it is not a picture" in captured.err
+    (tmp_path / "photos" / "b.jpg").unlink()
+    assert cli.main(command) == 0
 
 
 def test_thumbnails_by_resizing_need_no_keras(tmp_path):

@@ -61,6 +61,22 @@ def test_accuracies_are_those_of_each_way(measured, thumbnet, pictures):
         [float((np.argmax(logits, axis=1) == labels).mean()) for logits in expected])
 
 
+def test_agreement_with_the_teacher_is_that_of_each_way(measured, thumbnet, pictures):
+    labels = np.arange(6) % 5
+    teacher, student = (network.predict(seen, verbose=0).argmax(axis=1) for network, seen in (
+        (thumbnet.teacher, pictures),
+        (thumbnet.student, quantize(thumbnet.downscaler.predict(pictures, verbose=0)))))
+
+    stored, direct = (measured.agreement[name] for name in ("student", "downscaler + student"))
+
+    assert stored.equal_share == pytest.approx((teacher == student).mean())
+    assert stored.mean_kl > 0 and direct.mean_kl > 0
+    counts = np.bincount(labels)
+    lost = sum(loss * counts[label] for label, loss in stored.class_losses.items()) / 6
+    accuracies = [cost.accuracy for cost in measured.networks]
+    assert lost == pytest.approx(accuracies[0] - accuracies[1])
+
+
 def test_times_are_there_for_each_batch_size_and_file(measured):
     for cost in measured.networks:
         assert list(cost.times) == [1, 4]
@@ -86,7 +102,8 @@ def test_it_can_be_printed_and_written(measured, tmp_path):
     for table in measured.tables():
         console.print(table)
     text = console.export_text()
-    assert all(part in text for part in ("downscaler + student", "decoded at 1/2", "bicubic", "dB"))
+    assert all(part in text for part in ("downscaler + student", "decoded at 1/2", "bicubic", "dB",
+                                         "nats", "(class "))
 
     json.dumps(measured.to_dict())
     measured.write_csv(tmp_path / "report.csv")
@@ -96,13 +113,16 @@ def test_it_can_be_printed_and_written(measured, tmp_path):
     assert int(rows["networks", "teacher", "macs"]) == measured.networks[0].macs
     assert float(rows["networks", "student", "times.4.median_ms"]) > 0
     assert rows["machine", "backend", ""] == keras.backend.backend()
+    assert float(rows["agreement", "student", "mean_kl"]) == measured.agreement["student"].mean_kl
+    assert ("agreement", "student", "class_losses.4") in rows
 
 
 def test_any_three_networks_will_do(pictures):
     """Without labels there are no accuracies; a downscaler of one's own is measured as well."""
     def network(size):
         inputs = keras.Input((size, size, 3))
-        x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3)(inputs))
+        x = keras.layers.Conv2D(2, 3)(keras.layers.Rescaling(1 / 255)(inputs))
+        x = keras.layers.GlobalAveragePooling2D()(x)
         return keras.Model(inputs, keras.layers.Dense(4, activation="softmax")(x))
 
     inputs = keras.Input((32, 32, 3))
@@ -114,6 +134,10 @@ def test_any_three_networks_will_do(pictures):
         batch_sizes=(2,), repeats=1)
 
     assert [cost.accuracy for cost in measured.networks] == [None] * 3
+    # Of probabilities here: their divergence is that of the distributions, and there are no labels.
+    assert 0 < measured.agreement["student"].mean_kl < 5
+    assert measured.agreement["student"].class_losses == {}
+    assert len(measured.tables()) == 4
     assert measured.decoding[-1].name.endswith("1/4")
 
 

@@ -2,6 +2,7 @@
 
 from keras_adaptive.graph.calls import Call, Calls, Spec, flatten, tensors_by_layer
 from keras_adaptive.graph.costs import exit_macs, exit_parameters, layer_macs
+from keras_adaptive.graph.inlining import inline
 from keras_adaptive.graph.memory import peak_activations
 from keras_adaptive.graph.stages import Stage, split_into_stages
 
@@ -13,6 +14,7 @@ __all__ = [
     "exit_macs",
     "exit_parameters",
     "flatten",
+    "inline",
     "layer_macs",
     "peak_activations",
     "split_into_stages",

@@ -213,15 +213,27 @@ def _zero_padding(writer, call):
 def _pad(writer, call):
     operation, rank = call.operation, writer.rank(call.inputs[0])
     (_, *others), options = call.arguments
-    if operation.mode != "constant" or any(
-            value not in (None, 0) for value in (*others, *options.values())):
-        _refuse(call, "with anything but zeros")
+    constants = [value for value in (*others, *options.values()) if value is not None]
+    if operation.mode != "constant" or not all(map(np.isscalar, constants)):
+        _refuse(call, "with anything but one number")
     widths = operation.pad_width if len(operation.pad_width) == rank else (
         operation.pad_width * rank)
     if rank == 4:
         widths = [widths[axis] for axis in (0, 3, 1, 2)]
     pads = writer.constant(np.array(widths, "int64").T.reshape(-1))
-    _give(writer, call, writer.add("Pad", [writer.name(call.inputs[0]), pads]))
+    constants = [writer.constant(np.float32(value)) for value in constants]
+    _give(writer, call, writer.add("Pad", [writer.name(call.inputs[0]), pads, *constants]))
+
+
+@_writes("Mean")  # `keras.ops.mean`
+def _mean(writer, call):
+    operation, rank = call.operation, writer.rank(call.inputs[0])
+    axes = operation.axis if isinstance(operation.axis, (tuple, list)) else [operation.axis]
+    if rank != 4 or sorted(axis % rank for axis in axes if axis is not None) != [1, 2]:
+        _refuse(call, "over anything but rows and columns of a map")
+    axes = writer.constant(np.array([2, 3], "int64"))
+    _give(writer, call, writer.add("ReduceMean", [writer.name(call.inputs[0]), axes],
+                                   keepdims=int(operation.keepdims)))
 
 
 @_writes("MaxPooling2D", "AveragePooling2D")
@@ -343,6 +355,13 @@ def _thumbnail(writer, call):
                      for size in writer.shape(call.inputs[0])[1:3])
     name = writer.add("MatMul", [writer.constant(rows), writer.name(call.inputs[0])])
     _give(writer, call, writer.add("MatMul", [name, writer.constant(columns.T)]))
+
+
+@_writes("EightBits")
+def _eight_bits(writer, call):
+    limits = [writer.constant(np.float32(limit)) for limit in (0, 255)]
+    _give(writer, call, writer.add(
+        "Round", [writer.add("Clip", [writer.name(call.inputs[0]), *limits])]))
 
 
 @_writes("UpSampling2D")

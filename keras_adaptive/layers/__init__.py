@@ -3,6 +3,7 @@
 from keras_adaptive.layers.convolution import BottleneckConv, ConvBlock
 from keras_adaptive.layers.dense import DenseBlock, DenseLayer
 from keras_adaptive.layers.downscaler import Downscaler, FeatureDecoder
+from keras_adaptive.layers.eight_bits import EightBits
 from keras_adaptive.layers.exits import ExitHead
 from keras_adaptive.layers.fusion import FusionBlock, FusionLayer
 from keras_adaptive.layers.gradient import GradientScale
@@ -14,6 +15,6 @@ from keras_adaptive.layers.transition import TransitionBlock
 
 __all__ = [
     "AlignedResize", "BottleneckConv", "ConvBlock", "DenseBlock", "DenseLayer", "Downscaler",
-    "ExitHead", "FanInUniform", "FanOutNormal", "FeatureDecoder", "FusionBlock", "FusionLayer",
-    "GradientScale", "MultiScaleCell", "Thumbnail", "TransitionBlock",
+    "EightBits", "ExitHead", "FanInUniform", "FanOutNormal", "FeatureDecoder", "FusionBlock",
+    "FusionLayer", "GradientScale", "MultiScaleCell", "Thumbnail", "TransitionBlock",
 ]

@@ -6,7 +6,7 @@ import keras
 
 from keras_adaptive.layers.convolution import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM
 from keras_adaptive.layers.initializers import BilinearUpsampling, ChannelValues
-from keras_adaptive.layers.thumbnail import Thumbnail, check_divisible
+from keras_adaptive.layers.thumbnail import Thumbnail, check_divisible, refuse_channels_first
 
 # Strides of the two convolutions. The first one takes the larger step: at full size its
 # multiply-adds are the downscaler's largest share.
@@ -41,6 +41,7 @@ class Downscaler(keras.layers.Layer):
             starts from honest thumbnails, as the resizer of Talebi and Milanfar does.
 
     Input shape: `(batch, height, width, channels)`, values 0 to 1, sizes multiples of `ratio`.
+        Channels come last whatever `keras.config.image_data_format()` is.
     Output shape: `(batch, height / ratio, width / ratio, channels)`, 0 or more, float32 also under
         mixed precision.
 
@@ -93,6 +94,7 @@ class Downscaler(keras.layers.Layer):
         self.relu2 = keras.layers.ReLU(dtype="float32", name="relu2")
 
     def build(self, input_shape):
+        refuse_channels_first("Downscaler", input_shape)
         if input_shape[-1] != self.channels:
             raise ValueError(
                 f"Downscaler was made for {self.channels} channels. Received an input of shape "
@@ -148,7 +150,7 @@ class FeatureDecoder(keras.layers.Layer):
         ends_in_relu: bool. Whether a ReLU follows the last convolution, too, as it should where the
             teacher's map comes from one.
 
-    Input shape: `(batch, height, width, channels)`.
+    Input shape: `(batch, height, width, channels)`, channels always last.
     Output shape: `(batch, ratio * height, ratio * width, channels)`.
 
     Reference:
@@ -166,7 +168,7 @@ class FeatureDecoder(keras.layers.Layer):
         count = int(math.log2(ratio))
         self.convolutions = [
             keras.layers.Conv2DTranspose(
-                channels, 4, strides=2, padding="same",
+                channels, 4, strides=2, padding="same", data_format="channels_last",
                 activation="relu" if ends_in_relu or i < count else None,
                 kernel_initializer=BilinearUpsampling(), dtype=self.dtype_policy, name=f"conv{i}")
             for i in range(1, count + 1)
@@ -193,7 +195,8 @@ class FeatureDecoder(keras.layers.Layer):
 
 def _convolution(filters, strides, dtype, name):
     return keras.layers.Conv2D(filters, 5, strides=strides, padding="same", use_bias=False,
-                               kernel_initializer="he_normal", dtype=dtype, name=name)
+                               data_format="channels_last", kernel_initializer="he_normal",
+                               dtype=dtype, name=name)
 
 
 def _per_channel(argument, values, default, channels):

@@ -21,11 +21,13 @@ class Thumbnail(keras.layers.Layer):
             are smoothing filters; `"nearest"` takes one pixel of each square, which is aliased, and
             is there for comparison only.
 
-    Input shape: `(batch, height, width, channels)`, sizes known and multiples of `ratio`.
+    Input shape: `(batch, height, width, channels)`, sizes known and multiples of `ratio`. Channels
+        come last whatever `keras.config.image_data_format()` is.
     Output shape: `(batch, height / ratio, width / ratio, channels)`.
 
     Raises:
-        ValueError: If `ratio` is below 1, `method` is unknown, or a size is unknown or no multiple.
+        ValueError: If `ratio` is below 1, `method` is unknown, a size is unknown or no multiple, or
+            channels come first.
     """
 
     def __init__(self, ratio, method="area", **kwargs):
@@ -38,6 +40,7 @@ class Thumbnail(keras.layers.Layer):
         self.method = method
 
     def build(self, input_shape):
+        refuse_channels_first("Thumbnail", input_shape)
         if None in tuple(input_shape)[1:3]:
             raise ValueError(
                 "Thumbnail needs the input's rows and columns. Received an input of shape "
@@ -84,6 +87,21 @@ def _cubic(distance):
 
 
 _FILTERS = {"area": np.ones_like, "bilinear": lambda distance: 1 - distance, "bicubic": _cubic}
+
+
+def refuse_channels_first(taker, shape):
+    """Raise `ValueError` for grey or RGB pictures whose channels stand in front of their sizes.
+
+    Args:
+        taker: string. Who takes the pictures.
+        shape: `(batch, height, width, channels)`.
+    """
+    if len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3):
+        raise ValueError(
+            f"{taker} takes pictures (batch, height, width, channels), also where "
+            "`keras.config.image_data_format()` is 'channels_first'. Received an input of shape "
+            f"{tuple(shape)}. Put `keras.layers.Permute((2, 3, 1))` in front."
+        )
 
 
 def check_divisible(sizes, ratio):

@@ -19,8 +19,15 @@ def normalize(pictures, normalization):
             scaled to 0..1, or `None` to return `pictures` as they are.
 
     Raises:
-        ValueError: If `normalization` is none of these.
+        ValueError: If `normalization` is none of these, or Keras is set to channels first, which no
+            network of this package has.
     """
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "This package's networks have channels last, and `keras.config.image_data_format()` is "
+            f"{keras.config.image_data_format()!r}. Call "
+            "`keras.config.set_image_data_format('channels_last')` before they are made or loaded."
+        )
     if normalization is None:
         return pictures
     if isinstance(normalization, str):

@@ -112,7 +112,15 @@ class _Copy:
             config["name"] = self._free_name(config["name"])
         if is_layer and self.precision and not is_last and not isinstance(operation, _PIXEL_LAYERS):
             config["dtype"] = self.precision
-        copied = type(replacement or operation).from_config(config)
+        kind = type(replacement or operation)
+        try:
+            copied = kind.from_config(config)
+        except Exception as error:  # each layer has its own
+            raise ValueError(
+                f"{self.model.name!r} has no copy: layer {operation.name!r} ({kind.__name__}) "
+                f"cannot be made anew from its configuration ({error}). Mend its `get_config`, or "
+                "choose a model without this layer."
+            ) from error
         self.copies[id(operation)] = copied
         return copied
 
@@ -140,6 +148,9 @@ class _Copy:
     def _note_flattening(self, call, inputs):
         if isinstance(call.operation, keras.layers.Flatten):
             before, here = self.graph.specs[call.inputs[0]].shape[1:], tuple(inputs[0].shape[1:])
+            if call.operation.data_format == "channels_first" and len(before) == 3:
+                # The layer itself puts channels last before it flattens.
+                before, here = ((*sizes, channels) for channels, *sizes in (before, here))
             if len(before) == 3 and before != here:
                 self.folds[call.outputs[0]] = (before, here)
         elif isinstance(call.operation, _PASSING) and call.inputs[0] in self.folds:

@@ -17,8 +17,10 @@ from keras_adaptive.models.thumbnet_parts import (
     make_decoder,
     make_downscaler,
     picture_shape,
+    quantized,
     ratio_of,
     with_maps,
+    with_preprocessor,
 )
 from keras_adaptive.training.thumbnet_losses import (
     feature_mapping,
@@ -120,7 +122,7 @@ class ThumbNet(keras.Model):
     @classmethod
     def from_teacher(cls, teacher, ratio=2, downscaler="learned", hidden_filters=32, mean=None,
                      std=None, initial="teacher", taps=None, input_shape=None, precision=None,
-                     **kwargs):
+                     quantize=None, **kwargs):
         """Make a ThumbNet from a trained classifier.
 
         The student has the teacher's layers on maps that are smaller by the ratio. With a dense
@@ -131,7 +133,8 @@ class ThumbNet(keras.Model):
             teacher: `keras.Model`, Functional or Sequential, from pictures 0 to 255 to logits or
                 the probabilities of a softmax. One that wants other values is wrapped, with what
                 makes them in front: with `scale = keras.layers.Rescaling(1 / 127.5, -1)`,
-                `keras.Model(pictures, resnet(scale(pictures)))`.
+                `keras.Model(pictures, resnet(scale(pictures)))`. For a classifier of keras-hub with
+                a `preprocessor` that is done here, with that one's scale and offset.
             ratio: int, 2, 4 or 8. Pixels of the picture, to a side, to one of the thumbnail.
             downscaler: `"learned"`; `"area"`, `"bilinear"`, `"bicubic"` or `"nearest"` for resizing
                 that learns nothing (see `Thumbnail`); `"area_plus_learned"`, which starts as
@@ -145,6 +148,9 @@ class ThumbNet(keras.Model):
             input_shape: `(height, width, channels)` where the teacher's is not fixed.
             precision: string or `None`. Dtype policy of all networks, such as `"mixed_bfloat16"`.
                 Losses, thumbnails and logits are float32 always. `None` keeps the teacher's.
+            quantize: `None`, or `"ste"`: thumbnails are clipped and rounded to 8 bits on their way
+                to the student, in training too, through a straight-through gradient (see
+                `EightBits`). The student then sees in PNG files exactly what it learnt from.
             **kwargs: see the class.
 
         Raises:
@@ -159,12 +165,14 @@ class ThumbNet(keras.Model):
         ((None, 16, 16, 3), ['stage3_block1'])
         """
         height, width, channels = picture_shape(teacher, input_shape)
+        teacher = with_preprocessor(teacher)
         if initial not in ("teacher", "random"):
             raise ValueError(f"`initial` is 'teacher' or 'random'. Received: initial={initial!r}.")
         if not isinstance(downscaler, keras.Model):
             downscaler = make_downscaler(downscaler, ratio, (height, width, channels),
                                           hidden_filters, mean, std, precision)
         check_downscaler(downscaler, (height, width, channels))
+        downscaler = quantized(downscaler, quantize)
         thumbnail_shape = downscaler.output_shape[1:]
         student = copy_for_size(teacher, thumbnail_shape, precision=precision, name="student",
                                 weights="copied" if initial == "teacher" else "random")

@@ -16,7 +16,7 @@ class ThumbNetCascade(ConfiguredModel):
     Args:
         teacher: string, a name in `PUBLISHED`. Of a network with several exits, the last is taken.
         teacher_arguments: dict or `None`. Arguments that override the published ones.
-        ratio, downscaler, hidden_filters: see `ThumbNet.from_teacher`.
+        ratio, downscaler, hidden_filters, quantize: see `ThumbNet.from_teacher`.
         num_classes: int.
         input_shape: `(height, width, channels)` of the full picture.
         normalization: the teacher's, as in `RANet`. Where it has mean and standard deviation,
@@ -41,7 +41,7 @@ class ThumbNetCascade(ConfiguredModel):
     def __init__(self, teacher="resnet20_cifar10", teacher_arguments=None, ratio=2,
                  downscaler="learned", hidden_filters=32, num_classes=10,
                  input_shape=(32, 32, 3), normalization=None, class_names=None, input_rule=None,
-                 exit_macs=None, name="thumbnet"):
+                 exit_macs=None, quantize=None, name="thumbnet"):
         # Not at the top: these stand on floors above, and the table of networks lists this one.
         from keras_adaptive.models.cascade import cascade
         from keras_adaptive.models.published import build
@@ -55,7 +55,7 @@ class ThumbNetCascade(ConfiguredModel):
             normalization, str) else normalization
         mean, std = statistics or (None, None)
         parts = ThumbNet.from_teacher(last_exit(network), ratio, downscaler, hidden_filters,
-                                      mean, std)
+                                      mean, std, quantize=quantize)
         both = cascade(parts.downscaler, parts.student, parts.teacher)
         super().__init__(both.inputs[0], both.outputs, class_names, input_rule, exit_macs,
                          name=name)
@@ -71,6 +71,7 @@ class ThumbNetCascade(ConfiguredModel):
             "num_classes": num_classes,
             "input_shape": list(input_shape),
             "normalization": normalization,
+            "quantize": quantize,
         }
 
     @property

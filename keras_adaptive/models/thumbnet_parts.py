@@ -4,7 +4,7 @@ import keras
 
 from keras_adaptive.graph import flatten, tensors_by_layer
 from keras_adaptive.graph.steps import activation_of
-from keras_adaptive.layers import Downscaler, FeatureDecoder, Thumbnail
+from keras_adaptive.layers import Downscaler, EightBits, FeatureDecoder, Thumbnail
 from keras_adaptive.layers.thumbnail import METHODS
 from keras_adaptive.names import did_you_mean
 
@@ -36,6 +36,14 @@ def picture_shape(teacher, input_shape):
             f"{[tuple(tensor.shape) for tensor in teacher.inputs]} and outputs of the shapes "
             f"{[tuple(tensor.shape) for tensor in teacher.outputs]}."
         )
+    own = tuple(teacher.inputs[0].shape)
+    if own[1] in (1, 3) and own[3] not in (1, 3):
+        raise ValueError(
+            f"{teacher.name!r} takes pictures with channels first, {own[1:]}; those of a ThumbNet, "
+            "and its thumbnails, are (height, width, channels). Put the change in front: "
+            "`pictures = keras.Input((height, width, channels))`, "
+            "`keras.Model(pictures, teacher(keras.layers.Permute((3, 1, 2))(pictures)))`."
+        )
     shape = tuple(input_shape or teacher.inputs[0].shape[1:])
     if len(shape) != 3 or None in shape:
         raise ValueError(
@@ -43,6 +51,24 @@ def picture_shape(teacher, input_shape):
             f"Received: {shape}. Give `input_shape=(height, width, channels)`."
         )
     return shape
+
+
+def with_preprocessor(teacher):
+    """Return a teacher of pictures 0 to 255: with the scaling of its preprocessor, if it has one.
+
+    A classifier of keras-hub may have a `preprocessor` with an `image_converter`, which multiplies
+    by `scale` and adds `offset` before `predict`; neither is part of the model's graph.
+    """
+    converter = getattr(getattr(teacher, "preprocessor", None), "image_converter", None)
+    scale, offset = (getattr(converter, name, None) for name in ("scale", "offset"))
+    if scale is None and offset is None:
+        return teacher
+    pictures = keras.Input(teacher.inputs[0].shape[1:], name="pictures")
+    x = keras.layers.Rescaling(1.0 if scale is None else scale, 0.0 if offset is None else offset,
+                               dtype="float32", name="preprocessor")(pictures)
+    # A model of one's own of the same graph: a call leaves a trace on what is called.
+    classifier = keras.Model(teacher.inputs[0], teacher.outputs[0], name=teacher.name)
+    return keras.Model(pictures, classifier(x), name=teacher.name)
 
 
 def make_downscaler(kind, ratio, shape, hidden_filters, mean, std, precision):
@@ -62,6 +88,25 @@ def make_downscaler(kind, ratio, shape, hidden_filters, mean, std, precision):
     x = keras.layers.Rescaling(1 / 255.0, dtype="float32", name="to_unit")(pictures)
     thumbnails = keras.layers.Rescaling(255.0, dtype="float32", name="to_pixels")(layer(x))
     return keras.Model(pictures, thumbnails, name="downscaler")
+
+
+def quantized(downscaler, mode):
+    """Return the downscaler, with its thumbnails rounded to 8 bits if `mode` is `"ste"`.
+
+    The layers are shared, not copied. A downscaler that rounds already stays as it is.
+
+    Raises:
+        ValueError: If `mode` is neither that nor `None`.
+    """
+    if mode not in (None, "ste"):
+        raise ValueError(
+            "`quantize` is None, or 'ste' for thumbnails of 8 bits with a straight-through "
+            f"gradient. Received: quantize={mode!r}."
+        )
+    if mode is None or isinstance(downscaler.layers[-1], EightBits):
+        return downscaler
+    thumbnails = EightBits(dtype="float32", name="eight_bits")(downscaler.outputs[0])
+    return keras.Model(downscaler.inputs[0], thumbnails, name=downscaler.name)
 
 
 def ratio_of(downscaler):
@@ -96,8 +141,9 @@ def default_taps(student, teacher, ratio):
     own, others = _maps(student), _maps(teacher)
     learning = [i for i, layer in enumerate(student.layers) if layer.trainable_variables]
     names = [layer.name for layer in student.layers[min(learning, default=0):]]
+    channels_first = _has_channels_first(student)
     fitting = [name for name in names if name in own and name in others
-               and _fits(own[name], others[name], ratio)]
+               and _fits(own[name], others[name], ratio, channels_first)]
     return fitting[-1:]
 
 
@@ -107,9 +153,15 @@ def _maps(model):
             if inputs and len(outputs) == 1 and len(outputs[0].shape) == 4}
 
 
-def _fits(own, other, ratio):
-    return own.shape[3] == other.shape[3] and tuple(
-        ratio * size for size in own.shape[1:3]) == tuple(other.shape[1:3])
+def _has_channels_first(model):
+    return any(getattr(layer, "data_format", None) == "channels_first" for layer in model.layers)
+
+
+def _fits(own, other, ratio, channels_first):
+    axis = 1 if channels_first else 3
+    sizes, larger = (list(tensor.shape[1:]) for tensor in (own, other))
+    return sizes.pop(axis - 1) == larger.pop(axis - 1) and [
+        ratio * size for size in sizes] == larger
 
 
 def check_tap(name, student, teacher, ratio):
@@ -121,7 +173,7 @@ def check_tap(name, student, teacher, ratio):
                 f"{model.name!r} has no layer {name!r} that is called once and gives a feature map."
                 f"{did_you_mean(name, maps)} `taps` are names of such layers."
             )
-    if not _fits(own[name], others[name], ratio):
+    if not _fits(own[name], others[name], ratio, _has_channels_first(student)):
         raise ValueError(
             f"Features are compared where the teacher's map is {ratio} times the student's. At "
             f"{name!r} they are {tuple(others[name].shape)} and {tuple(own[name].shape)}. Choose "
@@ -131,7 +183,9 @@ def check_tap(name, student, teacher, ratio):
 
 
 def with_maps(model, maps):
-    """Return the same network with feature maps as further outputs."""
+    """Return the same network with feature maps as further outputs, channels last."""
+    if _has_channels_first(model):
+        maps = [keras.layers.Permute((2, 3, 1))(tensor) for tensor in maps]
     return keras.Model(model.input, [model.output, *maps], name=f"{model.name}_with_maps")
 
 
@@ -139,9 +193,10 @@ def make_decoder(name, own, other, teacher, ratio):
     """Return the built decoder of a tap, given the tensors of student and teacher."""
     graph = flatten(keras.Model(teacher.input, other))
     (maker,) = [call for call in graph.calls if graph.outputs[0] in call.outputs]
+    channels = own.shape[1 if _has_channels_first(teacher) else 3]
     decoder = FeatureDecoder(
-        own.shape[-1], ratio, activation_of(maker.operation) is keras.activations.relu,
+        channels, ratio, activation_of(maker.operation) is keras.activations.relu,
         dtype="float32" if own.dtype == "float32" else f"mixed_{own.dtype}",
         name=f"decoder_{name}")
-    decoder.build(own.shape)
+    decoder.build((None, None, None, channels))
     return decoder

@@ -4,7 +4,7 @@ import pytest
 
 from keras_adaptive.graph import split_into_stages
 from keras_adaptive.graph.onnx_writer import UnsupportedOperationError, write_stages
-from keras_adaptive.layers import AlignedResize, Downscaler, Thumbnail
+from keras_adaptive.layers import AlignedResize, Downscaler, EightBits, Thumbnail
 from keras_adaptive.models import MSDNet, RANet
 
 onnx = pytest.importorskip("onnx")
@@ -106,7 +106,7 @@ CASES = {
 
 @pytest.mark.parametrize("layer", [
     Downscaler(4, 8), Downscaler(2, 8, area="first"), Downscaler(2, 8, area="added"),
-    Thumbnail(2, "bicubic")], ids=lambda layer: layer.name)
+    Thumbnail(2, "bicubic"), EightBits(name="eight_bits")], ids=lambda layer: layer.name)
 def test_downscalers(layer):
     """What makes thumbnails can be exported alone, and leads the student's graph."""
     assert_writes(model_of([layer], shape=(8, 12, 3)), shape=(8, 12, 3))
@@ -141,16 +141,31 @@ def test_tensors_brought_together():
 
 
 def test_padding_by_an_operation():
-    """Zeros of `keras.ops.pad` come on the sides and channels where Keras has them; no others."""
+    """What `keras.ops.pad` adds comes on the sides and channels where Keras has it: zeros, or
+    another number, such as the least in front of a pooling."""
     inputs = keras.Input((5, 4, 3))
     x = keras.ops.pad(inputs, ((0, 0), (1, 2), (0, 3), (2, 1)))
     x = L.GlobalAveragePooling2D()(L.Conv2D(2, 3)(x))
     assert_writes(keras.Model(inputs, keras.ops.pad(x, ((0, 0), (1, 0)))), (5, 4, 3))
 
-    for options in ({"mode": "reflect"}, {"constant_values": 1}):
-        x = L.Flatten()(keras.ops.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)), **options))
-        with pytest.raises(UnsupportedOperationError, match="anything but zeros"):
-            write_stages(split_into_stages(keras.Model(inputs, x)), [False])
+    sides = ((0, 0), (1, 1), (1, 1), (0, 0))
+    pooled = L.MaxPooling2D(3)(keras.ops.pad(inputs, sides, constant_values=float("-inf")))
+    assert_writes(keras.Model(inputs, L.Flatten()(pooled)), (5, 4, 3))
+    x = L.Flatten()(keras.ops.pad(inputs, sides, mode="reflect"))
+    with pytest.raises(UnsupportedOperationError, match="anything but one number"):
+        write_stages(split_into_stages(keras.Model(inputs, x)), [False])
+
+
+def test_means_by_an_operation():
+    """Over rows and columns, as squeeze-and-excitation takes them; over nothing else."""
+    inputs = keras.Input((5, 4, 3))
+    gate = L.Conv2D(3, 1, activation="sigmoid")(keras.ops.mean(inputs, (1, 2), keepdims=True))
+    x = keras.ops.mean(L.Multiply()([inputs, gate]), axis=(-3, -2))
+    assert_writes(keras.Model(inputs, x), (5, 4, 3))
+
+    x = L.Flatten()(keras.ops.mean(inputs, axis=-1))
+    with pytest.raises(UnsupportedOperationError, match="rows and columns"):
+        write_stages(split_into_stages(keras.Model(inputs, x)), [False])
 
 
 def test_stages_hand_on_what_later_ones_read():

@@ -16,6 +16,7 @@ CASES = {
     "downscaler": (lambda: layers.Downscaler(4, 8), [(8, 12, 3)]),
     "downscaler_area_first": (lambda: layers.Downscaler(2, 8, area="first"), [(8, 12, 3)]),
     "downscaler_area_added": (lambda: layers.Downscaler(2, 8, area="added"), [(8, 12, 3)]),
+    "eight_bits": (lambda: layers.EightBits(), [(8, 12, 3)]),
     "feature_decoder": (lambda: layers.FeatureDecoder(5, 4), [(3, 2, 5)]),
     "thumbnail": (lambda: layers.Thumbnail(2, "bicubic"), [(8, 12, 3)]),
     "dense_layer": (lambda: layers.DenseLayer(4, 2), [(6, 6, 3)]),
