@@ -190,9 +190,9 @@ def input_rule(model, known=None):
 
 def write(model, folder, recipe, figures, dtype, license):
     """Write an entry; see `keras_adaptive.zoo.save_entry`."""
-    _check_figures(model.name, model.num_exits, figures)
     built = recipe.build().configuration
     _check_recipe(model, recipe.name, built)
+    _check_figures(model.name, model.num_exits, figures)
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(model, folder / WEIGHTS, dtype)
     arguments = {key: value for key, value in recipe.model.items() if key != "configuration"}
