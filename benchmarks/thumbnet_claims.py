@@ -20,7 +20,7 @@ above 0, is `refuted` where it lies below 0, is `null` where it lies within 0.3 
     C3   each loss adds
     C4   learned thumbnails beat averaged and bicubic ones, and two more layers behind averaging
     C5   accuracy is kept at 1/16 of the pixels: here, the share of the gap that is closed
-    C6   cost falls by the ratio's square: `keras_adaptive.thumbnet_report`, counted and timed
+    C6   cost falls by the ratio's square: `thumbnet_speed.py`, counted and timed
     C7   the downscaler serves other networks: thumbnet_transfer.py
     C8   the downscaler serves other data: thumbnet_transfer.py
     C9   the teacher's start helps, also against twice the epochs

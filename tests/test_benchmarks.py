@@ -650,6 +650,26 @@ def test_thumbnail_files(load_script, data, tmp_path):
     assert sizes[2] < sizes[1] < sizes[3] == sizes[5]
 
 
+def test_thumbnet_speed(load_script, tmp_path):
+    """Costs and times of all three networks are written, of a network that makes thumbnails."""
+    rng = np.random.default_rng(0)
+    parts = {f"{kind}_{part}": rng.integers(0, 256, (12, 32, 32, 3), dtype="uint8")
+             if kind == "x" else rng.integers(0, 10, 12)
+             for part in ("train", "val", "test") for kind in "xy"}
+    np.savez(tmp_path / "made_up.npz", class_names=[str(c) for c in range(10)], **parts)
+    script = load_script("thumbnet_speed")
+    script.main(["--data", str(tmp_path / "made_up.npz"), "--repeats", "1", "--engine", "keras",
+                 "--output", str(tmp_path / "out.csv")])
+
+    with (tmp_path / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    macs = {row["name"]: int(row["value"]) for row in rows if row["quantity"] == "macs"}
+    assert macs["student"] < macs["downscaler + student"] < macs["teacher"]
+    assert {row["part"] for row in rows} >= {"networks", "decoding", "thumbnails", "machine"}
+    with pytest.raises(SystemExit):
+        script.main(["ranet_cifar10"])
+
+
 def test_differences_of_accuracy_are_paired(load_script):
     """By hand: of four pictures one is won, none lost, so that the others cancel out."""
     difference, error = load_script("thumbnail_files").compare(
