@@ -38,6 +38,7 @@ share it, and all ways share one learning rate.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import time
 
@@ -50,6 +51,7 @@ from keras_adaptive import zoo
 from keras_adaptive.graph import exit_macs
 from keras_adaptive.shrinking import thumbnail_ratio
 from keras_adaptive.thumbnail_quality import average, measure_thumbnails, structural_similarity
+from keras_adaptive.training import reestimate_statistics
 from keras_adaptive.training.datasets import load_data, steps_per_epoch, training_pipeline
 from keras_adaptive.training.recipe_tables import PRECISIONS
 
@@ -58,7 +60,7 @@ BATCH_SIZE = 64
 PEAK_LEARNING_RATE = 0.05
 
 
-def learn(model, train, epochs, seed, peak_learning_rate=PEAK_LEARNING_RATE, **compiling):
+def learn(model, train, epochs, seed, **compiling):
     """Train a network with a warm-up and a falling cosine.
 
     Args:
@@ -66,12 +68,11 @@ def learn(model, train, epochs, seed, peak_learning_rate=PEAK_LEARNING_RATE, **c
         train: `Split`.
         epochs: int.
         seed: int, of order and augmentation.
-        peak_learning_rate: float. With 0, only moving averages learn.
         **compiling: arguments of `compile`.
     """
     steps = steps_per_epoch(train, BATCH_SIZE)
     rate = keras.optimizers.schedules.CosineDecay(
-        0.0, max(1, (epochs - 1) * steps), warmup_target=peak_learning_rate, warmup_steps=steps)
+        0.0, max(1, (epochs - 1) * steps), warmup_target=PEAK_LEARNING_RATE, warmup_steps=steps)
     optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=5e-3)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     # As in `ThumbNet.compile`, for networks that are not one, too.
@@ -115,7 +116,8 @@ def run(name, teacher, ratio, data, epochs, seed, precision):
     thumbnet = make(name, teacher, ratio, precision)
     learns, epochs = ARMS[name].learns, ARMS[name].epochs_factor * epochs
     if learns == "statistics":
-        learn(thumbnet, data.train, 1, seed, peak_learning_rate=0.0)
+        reestimate_statistics(thumbnet.student,
+                              thumbnet.downscaler.predict(data.train.x, verbose=0))
     elif learns != "nothing":
         learn(thumbnet, data.train, epochs, seed)
     return {
@@ -127,33 +129,49 @@ def run(name, teacher, ratio, data, epochs, seed, precision):
         **quality(thumbnet.downscaler, data.validation.x)}
 
 
+def parse(parser, argv, output):
+    """Return the arguments, with those that all experiments with students have.
+
+    Args:
+        parser: `argparse.ArgumentParser` with the experiment's own.
+        argv: sequence of strings or `None`.
+        output: string, name of the file of results.
+    """
+    parser.add_argument("--data", default="cifar10", help="as for `keras-adaptive train`")
+    parser.add_argument("--pictures", type=int, default=4500, help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=6, help="of a student; default: %(default)s")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--show", action="store_true",
+                        help="print all that --output holds, and run nothing")
+    parser.add_argument("--output", type=pathlib.Path, default=RESULTS / output)
+    arguments = parser.parse_args(argv)
+    if not 1 <= arguments.seeds <= max(T_95):
+        parser.error(f"--seeds is 1 to {max(T_95)}")
+    return arguments
+
+
+def load_few(arguments):
+    """Return the data set with the first of its training pictures, as many as were asked for."""
+    data = load_data(arguments.data)
+    return dataclasses.replace(data, train=data.train.head(arguments.pictures))
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="cifar10", help="as for `keras-adaptive train`")
     parser.add_argument("--ratio", type=int, choices=(2, 4), default=2)
     parser.add_argument("--arms", default=",".join(ARMS), help="default: all of %(default)s")
-    parser.add_argument("--pictures", type=int, default=4500, help="default: %(default)s")
-    parser.add_argument("--epochs", type=int, default=6, help="default: %(default)s")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
-    parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--measure-again", action="store_true",
                         help="repeat runs of the arms whose thumbnails were not measured")
-    parser.add_argument("--show", action="store_true",
-                        help="print what --output holds, of all ratios, and run nothing")
-    parser.add_argument("--output", type=pathlib.Path, default=RESULTS / "thumbnet_claims.csv")
-    arguments = parser.parse_args(argv)
+    arguments = parse(parser, argv, "thumbnet_claims.csv")
     if arguments.show:
         return show(read_rows(arguments.output))
-    if not 1 <= arguments.seeds <= max(T_95):
-        parser.error(f"--seeds is 1 to {max(T_95)}")
     arms = arguments.arms.split(",")
     unknown = [arm for arm in arms if arm not in ARMS]
     if unknown:
         parser.error(f"unknown arms {unknown}; known are {list(ARMS)}")
-    data = load_data(arguments.data)
-    data = type(data)(data.train.head(arguments.pictures), data.validation, data.test,
-                      data.class_names)
+    data = load_few(arguments)
     teacher = zoo.load(TEACHER, pretrained=True)
     rows = read_rows(arguments.output) if arguments.output.exists() else []
     for row in rows:

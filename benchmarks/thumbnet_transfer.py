@@ -21,16 +21,15 @@ whole training part of CIFAR-10, so that C7 tells of other networks, not of othe
 """
 
 import argparse
-import pathlib
 import statistics
 import time
 
 import keras
-from common import RESULTS, describe, read_rows, save_rows
+from common import describe, read_rows, save_rows
 from rich.console import Console
 from rich.table import Table
-from thumbnet_claims import accuracy, learn
-from thumbnet_verdicts import T_95, add_comparison
+from thumbnet_claims import accuracy, learn, load_few, parse
+from thumbnet_verdicts import add_comparison
 
 from keras_adaptive import zoo
 from keras_adaptive.graph import exit_macs
@@ -38,8 +37,6 @@ from keras_adaptive.models import ResNet
 from keras_adaptive.models.inputs import normalize
 from keras_adaptive.models.resized import copy_for_size
 from keras_adaptive.models.thumbnet import ThumbNet
-from keras_adaptive.training.datasets import load_data
-from keras_adaptive.training.recipe_tables import PRECISIONS
 
 TRAINED = "thumbnet_cifar10"
 WAYS = {"teacher": "full pictures", "averaged": "averaged thumbnails",
@@ -136,28 +133,16 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--claim", choices=CLAIMS, default="C7", help="default: %(default)s")
-    parser.add_argument("--data", default="cifar10", help="as for `keras-adaptive train`")
-    parser.add_argument("--pictures", type=int, default=4500, help="default: %(default)s")
-    parser.add_argument("--epochs", type=int, default=6, help="of a student; default: %(default)s")
     parser.add_argument("--teacher-epochs", type=int, default=12, help="default: %(default)s")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
-    parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--show", action="store_true",
-                        help="print what --output holds, and run nothing")
-    parser.add_argument("--output", type=pathlib.Path, default=RESULTS / "thumbnet_transfer.csv")
-    arguments = parser.parse_args(argv)
+    arguments = parse(parser, argv, "thumbnet_transfer.csv")
     if arguments.show:
         return show(read_rows(arguments.output))
-    if not 1 <= arguments.seeds <= max(T_95):
-        parser.error(f"--seeds is 1 to {max(T_95)}")
-    data = load_data(arguments.data)
+    data = load_few(arguments)
     trained = zoo.load(TRAINED, pretrained=True)
     is_own = list(data.class_names) == list(trained.class_names)
     if is_own != (arguments.claim == "C7"):
         parser.error(f"C7 is about the data of {TRAINED}, C8 about others. Received: "
                      f"--claim {arguments.claim} --data {arguments.data}.")
-    data = type(data)(data.train.head(arguments.pictures), data.validation, data.test,
-                      data.class_names)
     rows = read_rows(arguments.output) if arguments.output.exists() else []
     own = [row for row in rows if row["claim"] == arguments.claim]
     for row in own:

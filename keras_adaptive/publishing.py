@@ -67,16 +67,15 @@ def publish(recipe, folder, data, machine=None, dtype="float16", batch_size=256,
         **({"machine": machine} if machine else {}),
     }
     written = zoo.save_entry(model, name, recipe=recipe, figures=facts, dtype=dtype)
-    measured = measure_parts(zoo.find_entry(name), parts, data_name(data),
-                             batch_size=batch_size, verbose=verbose)
+    measured = measure_parts(zoo.find_entry(name), parts, data, batch_size=batch_size,
+                             verbose=verbose)
     figures = {"test_accuracy": _rounded(measured.test.accuracies())}
     if len(parts.class_names) >= _MANY_CLASSES:
         figures["test_top5_accuracy"] = _rounded(measured.test.top5_accuracies())
     figures["validation_accuracy"] = _rounded(measured.validation.accuracies())
     measured.entry.write_figures({**figures, **facts})
     (written / TRAINING).parent.mkdir(exist_ok=True)
-    write_whole(written / TRAINING,
-                lambda partial: pathlib.Path(partial).write_text(log, encoding="utf-8"))
+    write_whole(written / TRAINING, lambda partial: partial.write_text(log, encoding="utf-8"))
     return complete_entry(measured)
 
 

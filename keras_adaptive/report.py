@@ -82,16 +82,16 @@ def measure(name, data, num_pictures=None, batch_size=256, verbose=0):
     entry = zoo.find_entry(name)
     parts = load_data(data, entry.input_rule["size"][0], entry.input_rule)
     check_classes(parts, data, entry.name, entry.class_names)
-    return measure_parts(entry, parts, pathlib.Path(data).stem, num_pictures, batch_size, verbose)
+    return measure_parts(entry, parts, data, num_pictures, batch_size, verbose)
 
 
-def measure_parts(entry, parts, data_name, num_pictures=None, batch_size=256, verbose=0):
+def measure_parts(entry, parts, source, num_pictures=None, batch_size=256, verbose=0):
     """Run a network of the zoo on data that is loaded already; see `measure`.
 
     Args:
         entry: `Entry` of the network.
         parts: `Data` or `PhotographData` with the network's classes.
-        data_name: string. Names the data set.
+        source: string that `load_data` took for them; names the data set.
         num_pictures, batch_size, verbose: as for `measure`.
     """
     validation, test = (spread(part, num_pictures).resized(entry.input_rule["size"][0])
@@ -105,7 +105,7 @@ def measure_parts(entry, parts, data_name, num_pictures=None, batch_size=256, ve
     if hasattr(model, "downscaler"):
         shown = _first(test.pictures, NUM_THUMBNAILS)
         thumbnails = quantize(np.asarray(model.downscaler.predict_on_batch(shown)))
-    return Measured(entry, data_name, fitted, measured, test.pictures,
+    return Measured(entry, data_name(source), fitted, measured, test.pictures,
                     evaluate_budgeted(fitted, measured, entry.exit_macs, smooth=True), thumbnails)
 
 

@@ -650,15 +650,10 @@ def test_thumbnail_files(load_script, data, tmp_path):
     assert sizes[2] < sizes[1] < sizes[3] == sizes[5]
 
 
-def test_thumbnet_speed(load_script, tmp_path):
+def test_thumbnet_speed(load_script, make_data, tmp_path):
     """Costs and times of all three networks are written, of a network that makes thumbnails."""
-    rng = np.random.default_rng(0)
-    parts = {f"{kind}_{part}": rng.integers(0, 256, (12, 32, 32, 3), dtype="uint8")
-             if kind == "x" else rng.integers(0, 10, 12)
-             for part in ("train", "val", "test") for kind in "xy"}
-    np.savez(tmp_path / "made_up.npz", class_names=[str(c) for c in range(10)], **parts)
     script = load_script("thumbnet_speed")
-    script.main(["--data", str(tmp_path / "made_up.npz"), "--repeats", "1", "--engine", "keras",
+    script.main(["--data", make_data(1, 12, 1), "--repeats", "1", "--engine", "keras",
                  "--output", str(tmp_path / "out.csv")])
 
     with (tmp_path / "out.csv").open() as file:

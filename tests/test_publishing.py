@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from keras_adaptive import content, recipes, report, zoo
+from keras_adaptive import recipes, report, zoo
 from keras_adaptive.publishing import publish
 from keras_adaptive.training import train
 from keras_adaptive.training.datasets import load_data
@@ -15,19 +15,11 @@ from keras_adaptive.training.recipe_tables import Phase
 
 pytest.importorskip("matplotlib")
 
-CLASSES = [f"class {number}" for number in range(10)]
 
-
-@pytest.fixture
-def own_zoo(tmp_path, monkeypatch):
-    """Folder that is the whole zoo; figures, which take longest, are not drawn."""
-    real, folder = content.folder, tmp_path / "zoo"
-    folder.mkdir()
-    (folder / "published_results.csv").write_bytes(
-        (real("zoo") / "published_results.csv").read_bytes())
-    monkeypatch.setattr(content, "folder", lambda kind: folder if kind == "zoo" else real(kind))
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """Figures take longest; here they are not looked at."""
     monkeypatch.setattr(report, "save_figure", lambda *arguments, **options: None)
-    return folder
 
 
 @pytest.fixture
@@ -40,14 +32,8 @@ def recipe():
 
 
 @pytest.fixture
-def data_file(tmp_path):
-    rng = np.random.default_rng(0)
-    arrays = {"class_names": np.array(CLASSES)}
-    for part, count in (("train", 16), ("val", 40), ("test", 30)):
-        arrays[f"x_{part}"] = rng.integers(0, 256, (count, 32, 32, 3), dtype="uint8")
-        arrays[f"y_{part}"] = rng.integers(0, 10, count)
-    np.savez(tmp_path / "made_up.npz", **arrays)
-    return str(tmp_path / "made_up.npz")
+def data_file(make_data):
+    return make_data(16, 40, 30)
 
 
 def test_a_run_becomes_a_whole_entry(recipe, data_file, own_zoo, tmp_path):
@@ -85,7 +71,7 @@ def test_other_classes_are_refused_before_anything_is_written(recipe, data_file,
     """A data set of another number of classes is no measure of the network."""
     train(recipe, load_data(data_file), tmp_path / "run", verbose=0)
     with np.load(data_file) as arrays:
-        np.savez(tmp_path / "seven.npz", **{**arrays, "class_names": np.array(CLASSES[:7])})
+        np.savez(tmp_path / "seven.npz", **{**arrays, "class_names": arrays["class_names"][:7]})
     with pytest.raises(ValueError, match="tells 10 classes apart.*has 7"):
         publish(recipe, tmp_path / "run", str(tmp_path / "seven.npz"))
     assert not (own_zoo / "tiny").exists()

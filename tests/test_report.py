@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_adaptive import EarlyExitPredictor, content, recipes, report, zoo
+from keras_adaptive import EarlyExitPredictor, recipes, report, zoo
 from keras_adaptive.evaluation import ExitOutputs, evaluate_budgeted
 from keras_adaptive.evaluation.budgeted import read_budgeted
 from keras_adaptive.evaluation.operating_points import read_points
@@ -23,13 +23,8 @@ CLASSES = [f"class {number}" for number in range(10)]
 
 
 @pytest.fixture
-def small(tmp_path, monkeypatch):
+def small(own_zoo):
     """Folder of an entry `small` with random weights, the only one of the zoo."""
-    real = content.folder
-    folder = tmp_path / "zoo"
-    folder.mkdir()
-    shutil.copy(real("zoo") / "published_results.csv", folder)
-    monkeypatch.setattr(content, "folder", lambda kind: folder if kind == "zoo" else real(kind))
     recipe = recipes.load("ranet_cifar10")
     recipe = dataclasses.replace(recipe, model={**recipe.model, **TINY})
     model = recipe.build()
@@ -38,14 +33,8 @@ def small(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def data_file(tmp_path):
-    rng = np.random.default_rng(0)
-    arrays = {"class_names": np.array(CLASSES)}
-    for part, count in (("train", 1), ("val", 60), ("test", 40)):
-        arrays[f"x_{part}"] = rng.integers(0, 256, (count, 32, 32, 3), dtype="uint8")
-        arrays[f"y_{part}"] = rng.integers(0, 10, count)
-    np.savez(tmp_path / "made_up.npz", **arrays)
-    return str(tmp_path / "made_up.npz")
+def data_file(make_data):
+    return make_data(1, 60, 40)
 
 
 @pytest.fixture
@@ -129,6 +118,15 @@ def test_photographs_are_read_as_the_predictor_reads_them(small, tmp_path, parts
     files = sorted((tmp_path / "tree" / parts[-1]).rglob("*.png"))
     expected = EarlyExitPredictor("small", threshold=2, engine="keras").predict(files)
     np.testing.assert_allclose(measured.test.probabilities[-1], expected.probabilities, atol=1e-5)
+
+
+def test_a_prepared_data_set_keeps_its_whole_name(small, data_file, monkeypatch):
+    """A version is no ending of a file, and figures say which data set was measured."""
+    parts = report.load_data(data_file)
+    monkeypatch.setattr(report, "load_data", lambda *arguments: parts)
+
+    assert report.measure("small", "tfds:made_up/1.0.0").data_name == "made_up/1.0.0"
+    assert report.measure("small", "folder/made_up.npz").data_name == "made_up"
 
 
 def test_plots_go_where_they_are_wanted(small, data_file, tmp_path):

@@ -89,6 +89,11 @@ def _cubic(distance):
 _FILTERS = {"area": np.ones_like, "bilinear": lambda distance: 1 - distance, "bicubic": _cubic}
 
 
+def has_channels_first(shape):
+    """Return whether a batch is of grey or RGB pictures with channels in front of their sizes."""
+    return len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3)
+
+
 def refuse_channels_first(taker, shape):
     """Raise `ValueError` for grey or RGB pictures whose channels stand in front of their sizes.
 
@@ -96,7 +101,7 @@ def refuse_channels_first(taker, shape):
         taker: string. Who takes the pictures.
         shape: `(batch, height, width, channels)`.
     """
-    if len(shape) == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3):
+    if has_channels_first(shape):
         raise ValueError(
             f"{taker} takes pictures (batch, height, width, channels), also where "
             "`keras.config.image_data_format()` is 'channels_first'. Received an input of shape "

@@ -5,7 +5,7 @@ import keras
 from keras_adaptive.graph import flatten, tensors_by_layer
 from keras_adaptive.graph.steps import activation_of
 from keras_adaptive.layers import Downscaler, EightBits, FeatureDecoder, Thumbnail
-from keras_adaptive.layers.thumbnail import METHODS
+from keras_adaptive.layers.thumbnail import METHODS, has_channels_first
 from keras_adaptive.names import did_you_mean
 
 _AREA = {"learned": None, "area_then_learned": "first", "area_plus_learned": "added"}
@@ -37,7 +37,7 @@ def picture_shape(teacher, input_shape):
             f"{[tuple(tensor.shape) for tensor in teacher.outputs]}."
         )
     own = tuple(teacher.inputs[0].shape)
-    if own[1] in (1, 3) and own[3] not in (1, 3):
+    if has_channels_first(own):
         raise ValueError(
             f"{teacher.name!r} takes pictures with channels first, {own[1:]}; those of a ThumbNet, "
             "and its thumbnails, are (height, width, channels). Put the change in front: "
