@@ -149,7 +149,7 @@ def plot_exit_histogram(shares, exit_macs, title=None):
                      in enumerate(exit_macs, start=1)])
     axes.set_xlabel("exit, and multiply-adds up to it")
     axes.set_ylabel("pictures that leave there (%)")
-    axes.set_title(title or "", loc="left")
+    axes.set_title(title or "", loc="left", wrap=True)  # with two exits the figure is narrow
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     axes.legend(frameon=False)

@@ -77,6 +77,17 @@ def test_histogram_has_a_bar_per_exit_and_setting():
     assert lefts[0] < lefts[2] < lefts[1] < lefts[3], "settings stand side by side"
 
 
+def test_a_long_title_of_a_narrow_histogram_is_not_cut_off():
+    """With two exits, the name of a network and of a data set take more than one line."""
+    text = "thumbnet_tiny_imagenet: where 10,000 test pictures of tiny_imagenet leave"
+    figure = plot_exit_histogram({"all": (0.2, 0.8)}, [8e6, 2e7], text)
+    figure.draw_without_rendering()
+
+    title, = figure.findobj(lambda artist: getattr(artist, "get_text", str)() == text)
+    box = title.get_window_extent()
+    assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+
+
 @pytest.mark.parametrize("shares, received", [({}, "nothing"), ({"a": (1.0,)}, "{'a': 1}")])
 def test_histogram_needs_a_share_per_exit(shares, received):
     with pytest.raises(ValueError, match=f"2 numbers, one per exit. Received: {received}"):
