@@ -8,11 +8,14 @@ import numpy as np
 
 from keras_adaptive import recipes
 from keras_adaptive.calibrated import THRESHOLDS, CalibratedThresholds
+from keras_adaptive.card_comparisons import at_equal_schedule, beside_papers
 from keras_adaptive.entries import RECORD, Entry
+from keras_adaptive.equal_schedule import EQUAL_SCHEDULE, EQUAL_SCHEDULE_FIGURE, read_equal_schedule
 from keras_adaptive.evaluation.budgeted import read_budgeted
 from keras_adaptive.evaluation.operating_points import read_points
 from keras_adaptive.evaluation.thresholds import NEVER
 from keras_adaptive.files import write_whole
+from keras_adaptive.markdown import in_millions, some, table
 from keras_adaptive.published_results import read_published
 
 CARD = "card.md"
@@ -22,7 +25,6 @@ TRAINING = pathlib.Path("results", "training.csv")
 ACCURACY, EXITS, GALLERY = "accuracy.png", "exits.png", "gallery.png"
 THUMBNAILS = "thumbnails.png"
 
-_MAX_ROWS = 10
 # Names of data sets on the Hugging Face Hub.
 _HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100",
         "imagenet": "ILSVRC/imagenet-1k", "tiny_imagenet": "zh-plus/tiny-imagenet"}
@@ -76,7 +78,7 @@ def write_card(folder):
     card = _Card(pathlib.Path(folder))
     sections = [card.front_matter(), card.introduction(), card.exits(), card.budgets(),
                 card.thresholds(), card.calibration(), card.training(), card.comparison(),
-                card.thumbnails(), card.gallery(), card.limits()]
+                card.equal_schedule(), card.thumbnails(), card.gallery(), card.limits()]
     text = "\n\n".join(section for section in sections if section) + "\n"
     path = card.entry.folder / CARD
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
@@ -155,12 +157,12 @@ class _Card:
              "An image classifier with one exit: every picture costs the same.")
             + " Costs are multiply-adds (M: millions) of one picture, the classifiers of all exits "
             "on its way included.",
-            _table(("", ""), rows, "--"),
+            table(("", ""), rows, "--"),
         ])
 
     def exits(self):
         top5 = ["top-5 accuracy"] if self.exit_points[0].top5_accuracy is not None else []
-        exits = _table(
+        exits = table(
             ("exit", "multiply-adds", "share of the full cost", "accuracy", *top5),
             [(p.exit, *_cost_and_accuracy(p)) for p in self.exit_points])
         parts = ["## Accuracy and cost", "On the test part, if all pictures stop at the same exit:",
@@ -168,27 +170,27 @@ class _Card:
         adaptive = [p for p in self.points if p.exit is None]
         if adaptive and self.has_choice:
             parts += ["If each stops at the first exit whose confidence reaches one threshold:",
-                      _table(("threshold", "mean multiply-adds", "share of the full cost",
-                              "accuracy", *top5),
-                             [(f"{p.threshold:g}", *_cost_and_accuracy(p)) for p in adaptive])]
+                      table(("threshold", "mean multiply-adds", "share of the full cost",
+                             "accuracy", *top5),
+                            [(f"{p.threshold:g}", *_cost_and_accuracy(p)) for p in adaptive])]
         return "\n\n".join([*parts, *self._figure(ACCURACY, "Accuracy against multiply-adds")])
 
     def budgets(self):
         if not self.has_choice:
             return ""
         macs = self.entry.exit_macs
-        rows = [(_macs(p.budget), _macs(p.mean_macs), f"{p.mean_macs / macs[-1]:.1%}",
-                 f"{p.accuracy:.2%}", _shares(p.exit_shares)) for p in _some(self.budgeted)]
+        rows = [(in_millions(p.budget), in_millions(p.mean_macs), f"{p.mean_macs / macs[-1]:.1%}",
+                 f"{p.accuracy:.2%}", _shares(p.exit_shares)) for p in some(self.budgeted)]
         parts = [
             "## Within a budget",
             "Thresholds, one per exit, are chosen on the validation part so that the mean cost of "
             "a picture stays within a budget; cost and accuracy are those of the test part.",
-            _table(("budget", "mean multiply-adds", "share of the full cost", "accuracy",
-                    "% leaving at each exit"), rows),
+            table(("budget", "mean multiply-adds", "share of the full cost", "accuracy",
+                   "% leaving at each exit"), rows),
         ]
         last = max(self.budgeted, key=lambda point: point.budget)
         if last.budget < 0.99 * macs[-1]:
-            parts.append(f"Budgets above {_macs(last.budget)} gave no other thresholds.")
+            parts.append(f"Budgets above {in_millions(last.budget)} gave no other thresholds.")
         return "\n\n".join([*parts, *self._figure(EXITS, "Share of pictures leaving at each exit")])
 
     def thresholds(self):
@@ -199,7 +201,8 @@ class _Card:
         asked += [(f"accuracy={item.asked['accuracy']:g}", item) for item in stored.by_accuracy]
         asked += [(f"max_loss={item.asked['max_loss']:g}", item) for item in stored.by_max_loss]
         rows = [(f"`{text}`", _thresholds(item.thresholds), f"{item.validation_accuracy:.2%}",
-                 _macs(item.mean_macs), "yes" if item.budget_met else "no") for text, item in asked]
+                 in_millions(item.mean_macs), "yes" if item.budget_met else "no")
+                for text, item in asked]
         losses = ", ".join(f"{item.asked['confidence']:g}" for item in stored.by_max_loss[:1])
         promise = (
             f" `max_loss` is one threshold for all exits: with probability {losses} over the draw "
@@ -211,8 +214,8 @@ class _Card:
             f"Chosen on {stored.pictures:,} pictures ({stored.data}); the figures are of those "
             f"pictures.{promise} Confidences are the network's own, without temperature; `off`: "
             "nobody leaves there; the last exit takes the rest.",
-            _table(("asked for", "threshold of each exit", "accuracy", "mean multiply-adds",
-                    "met"), rows),
+            table(("asked for", "threshold of each exit", "accuracy", "mean multiply-adds",
+                   "met"), rows),
             "`thresholds.json` holds them in full. In use:",
             "```python\n"
             "from keras_adaptive import EarlyExitPredictor, zoo\n"
@@ -241,8 +244,8 @@ class _Card:
             "honest); the AUROC says how often a right answer is surer than a wrong one. `After`: "
             "logits divided by the exit's temperature. Temperatures were fitted on the same "
             "validation pictures, so `after` flatters; above 1, the exit was too sure.",
-            _table(("exit", "temperature", "calibration error before", "after", "AUROC before",
-                    "after"), rows),
+            table(("exit", "temperature", "calibration error before", "after", "AUROC before",
+                   "after"), rows),
         ])
 
     def training(self):
@@ -250,7 +253,7 @@ class _Card:
         rows = [("recipe", f"`{entry.recipe}`")]
         rows += [(key.replace("_", " "), value) for key, value in entry.figures.items()
                  if isinstance(value, str | int | float)]
-        parts = ["## Training", _table(("", ""), rows, "--")]
+        parts = ["## Training", table(("", ""), rows, "--")]
         if self.log:
             losses, accuracy, validation = _log_columns(self.log, len(entry.exit_macs))
             what = ("Sum of the losses, and accuracy of the student, exit 1:"
@@ -259,59 +262,22 @@ class _Card:
                     "epoch:")
             parts += [
                 f"The log, `{TRAINING.as_posix()}`, has {len(self.log)} epochs. {what}",
-                _table(("epoch", "training loss", "training accuracy", "validation accuracy"),
-                       [(int(row["epoch"]) + 1, f"{float(row[losses]):.3f}",
-                         f"{float(row[accuracy]):.1%}", f"{float(row[validation]):.1%}")
-                        for row in _some(self.log)])]
+                table(("epoch", "training loss", "training accuracy", "validation accuracy"),
+                      [(int(row["epoch"]) + 1, f"{float(row[losses]):.3f}",
+                        f"{float(row[accuracy]):.1%}", f"{float(row[validation]):.1%}")
+                       for row in some(self.log)])]
         return "\n\n".join(parts)
 
     def comparison(self):
-        if not self.published:
+        return beside_papers(self.entry, self.published, self.exit_points,
+                             some(self.budgeted) if self.has_choice else [])
+
+    def equal_schedule(self):
+        path = self.entry.folder / EQUAL_SCHEDULE
+        if not path.is_file():
             return ""
-        family = self.entry.builder
-        parts = ["## Beside the papers' figures",
-                 "Accuracy at the same cost. The papers' values lie on straight lines between the "
-                 "points of `zoo/published_results.csv`; `-`: outside of their range. Their "
-                 "multiply-adds are partly counted otherwise than ours, partly read off a figure; "
-                 "see the sources."]
-        protocols = [("anytime", self.exit_points, "All pictures stop at the same exit:")]
-        if self.has_choice:
-            protocols.insert(0, ("budgeted", _some(self.budgeted),
-                                 "Each picture leaves where it is sure enough:"))
-        for protocol, ours, first in protocols:
-            networks = [n for n in dict.fromkeys(
-                p.network for p in self.published if p.protocol == protocol)
-                if n.startswith(("RANet", "MSDNet"))]
-            # The same network first, then the other paper's.
-            networks.sort(key=lambda n: not n.startswith(family))
-            rows = [(_macs(p.mean_macs), f"{p.accuracy:.2%}",
-                     *(text for n in networks for text in _difference(p, self._line(n, protocol))))
-                    for p in ours]
-            headings = [h for n in networks for h in (f"{n} (paper)", "difference")]
-            parts += [first, _table(("multiply-adds", self.entry.name, *headings), rows),
-                      *(self._sentence(n, protocol, ours) for n in networks[:1])]
-        sources = dict.fromkeys(p.source for p in self.published
-                                if p.network.startswith(("RANet", "MSDNet")))
-        parts.append("Sources:\n\n" + "\n".join(f"- {source}" for source in sources))
-        return "\n\n".join(part for part in parts if part)
-
-    def _line(self, network, protocol):
-        points = sorted((p.mean_macs, p.accuracy) for p in self.published
-                        if (p.network, p.protocol) == (network, protocol))
-        return tuple(zip(*points))
-
-    def _sentence(self, network, protocol, ours):
-        """Return the difference in words, for the most expensive point that both reach."""
-        macs, accuracies = self._line(network, protocol)
-        both = [p for p in ours if macs[0] <= p.mean_macs <= macs[-1]]
-        if not both:
-            return f"{network} of the paper has no point at a cost of this network."
-        point = max(both, key=lambda p: p.mean_macs)
-        theirs = float(np.interp(point.mean_macs, macs, accuracies))
-        points = 100 * (point.accuracy - theirs)
-        return (f"At {_macs(point.mean_macs)} this network is right on {point.accuracy:.2%} of the "
-                f"pictures, {network} of the paper on {theirs:.2%}: **{abs(points):.2f} points "
-                f"{'more' if points >= 0 else 'less'}** than the paper.")
+        return at_equal_schedule(read_equal_schedule(path), self._figure(
+            EQUAL_SCHEDULE_FIGURE, "Accuracy against multiply-adds after equal training"))
 
     def thumbnails(self):
         figure = self._figure(THUMBNAILS, "Test pictures beside bicubic and learned thumbnails")
@@ -338,7 +304,7 @@ class _Card:
             f"- All figures are of `{data_set(entry)}` and of this one set of weights; on other "
             "pictures accuracy, cost and confidences differ.\n"
             + ("- A budget holds for the mean over many pictures like the validation ones, not for "
-               f"a single one: that costs up to {_macs(entry.exit_macs[-1])}.\n"
+               f"a single one: that costs up to {in_millions(entry.exit_macs[-1])}.\n"
                if self.has_choice else "")
             + "- What was chosen on the validation part looks better there than elsewhere; the "
             "test part's figures are the ones to trust.\n"
@@ -367,37 +333,9 @@ def _log_columns(log, num_exits):
     return names
 
 
-def _difference(point, line):
-    macs, accuracies = line
-    if not macs[0] <= point.mean_macs <= macs[-1]:
-        return "-", "-"
-    theirs = float(np.interp(point.mean_macs, macs, accuracies))
-    return f"{theirs:.2%}", f"{100 * (point.accuracy - theirs):+.2f}"
-
-
-def _some(rows):
-    """Return at most `_MAX_ROWS` rows, evenly spread, the first and the last among them."""
-    if len(rows) <= _MAX_ROWS:
-        return rows
-    return [rows[i] for i in np.linspace(0, len(rows) - 1, _MAX_ROWS).astype(int)]
-
-
-def _table(headings, rows, align="-:"):
-    def cell(value):
-        # Neither a line break nor a bar may end it.
-        return " ".join(str(value).split()).replace("|", r"\|")
-
-    return "\n".join(f"| {' | '.join(map(cell, line))} |"
-                     for line in (headings, [align] * len(headings), *rows))
-
-
 def _cost_and_accuracy(point):
     top5 = [] if point.top5_accuracy is None else [f"{point.top5_accuracy:.2%}"]
-    return _macs(point.mean_macs), f"{point.cost_share:.1%}", f"{point.accuracy:.2%}", *top5
-
-
-def _macs(macs):
-    return f"{macs / 1e6:.2f} M"
+    return in_millions(point.mean_macs), f"{point.cost_share:.1%}", f"{point.accuracy:.2%}", *top5
 
 
 def _number(value):

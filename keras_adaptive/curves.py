@@ -110,6 +110,38 @@ def plot_curves(budgeted, exits, published=(), others=None, title=None):
     return figure
 
 
+def plot_equal_schedule(points, title=None):
+    """Plot accuracy against multiply-adds of networks that learned equally long.
+
+    Lines are budgeted, open marks exits where all pictures stop.
+
+    Args:
+        points: list of `EqualSchedulePoint`.
+        title: string or `None`.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+    """
+    figure = new_figure(7.2, 4.6)
+    axes = figure.add_axes((0.11, 0.13, 0.85, 0.77))
+    for number, network in enumerate(dict.fromkeys(point.network for point in points)):
+        color = (_LINE, _DOTS, *_OTHERS)[number]
+        for protocol, name, look in (
+                ("budgeted", "within a budget", {"linewidth": 2.4}),
+                ("anytime", "each exit", {"linestyle": ":", "marker": "osD^vP"[number],
+                                          "markerfacecolor": "white"})):
+            _draw(axes, [p for p in points if (p.network, p.protocol) == (network, protocol)],
+                  f"{network}, {name}", color=color, **look)
+    axes.set_xlabel("mean multiply-adds per picture (millions)")
+    axes.set_ylabel("accuracy (%)")
+    axes.set_title(title or "", loc="left")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
 def _draw(axes, points, label, **look):
     points = sorted(points, key=lambda point: point.mean_macs)
     axes.plot([p.mean_macs / 1e6 for p in points], [100 * p.accuracy for p in points],

@@ -1,9 +1,12 @@
 """The benchmarks run: each script, from its command line to its file, on a tiny network."""
 
 import csv
+import dataclasses
 import importlib
 import json
 import pathlib
+import re
+import types
 
 import keras
 import numpy as np
@@ -12,10 +15,13 @@ from PIL import Image
 
 from keras_adaptive import ExitOutputs, recipes, zoo
 from keras_adaptive.calibrated import CalibratedThresholds
+from keras_adaptive.equal_schedule import EQUAL_SCHEDULE, EQUAL_SCHEDULE_FIGURE, read_equal_schedule
 from keras_adaptive.graph import exit_macs
 from keras_adaptive.models import RANet, ResNet
 from keras_adaptive.models.thumbnet import ThumbNet
 from keras_adaptive.picture_files import InputRule, read_picture
+from keras_adaptive.training.datasets import load_data
+from keras_adaptive.training.run import train
 
 BENCHMARKS = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
 NUM_CLASSES = 5
@@ -672,3 +678,80 @@ def test_differences_of_accuracy_are_paired(load_script):
 
     assert difference == 0.25
     assert error == pytest.approx((0.25 * 0.75 / 4) ** 0.5)
+
+
+RECIPE = """
+[about]
+title = "a small one"
+paper = "https://arxiv.org/abs/2003.07326"
+command = "keras-adaptive train"
+[model]
+configuration = "{configuration}"
+num_classes = {classes}
+channels = 4
+growth_rate = 4
+layer_growth = "even"
+blocks = 2
+pooling = "global"
+{arguments}
+[data]
+name = "cifar10"
+[training]
+batch_size = 6
+peak_learning_rate = {rate}
+phases = [{{ epochs = 1, image_size = 32 }}, {{ epochs = 1, image_size = 32, restart = true }}]
+"""
+
+
+@pytest.fixture
+def equal_runs(tmp_path, data):
+    """A RANet and an MSDNet, trained for an epoch: arguments of the script, and their recipes."""
+    arguments = []
+    for name, configuration, size in (
+            ("ranet", "ranet_c1_even_cifar10",
+             "scales = [1]\ngrowth_factors = [1]\nlayers_per_block = 1"),
+            ("msdnet", "msdnet_even_b6_base4_step2_cifar10",
+             "layers_in_first_block = 1\nlayers_per_block = 1\ngrowth_factors = [1, 2]")):
+        file = tmp_path / f"{name}.toml"
+        file.write_text(RECIPE.format(configuration=configuration, classes=NUM_CLASSES, rate=0.1,
+                                      arguments=size), encoding="utf-8")
+        recipe = recipes.load(file)
+        first = dataclasses.replace(recipe.training, phases=recipe.training.phases[:1])
+        train(dataclasses.replace(recipe, training=first), load_data(str(data)), tmp_path / name,
+              verbose=0)
+        arguments += ["--run", str(file), str(tmp_path / name)]
+    return arguments
+
+
+def test_equal_schedule(load_script, equal_runs, data, tmp_path, monkeypatch):
+    """Both networks are measured at their exits and within budgets, for the entry's card."""
+    monkeypatch.setattr(zoo, "find_entry", lambda name: types.SimpleNamespace(folder=tmp_path))
+
+    load_script("equal_schedule").main(["made_up", "--data", str(data), *equal_runs])
+
+    points = read_equal_schedule(tmp_path / EQUAL_SCHEDULE)
+    for network in ("RANet", "MSDNet"):
+        mine = [point for point in points if point.network == network]
+        exits = [point for point in mine if point.protocol == "anytime"]
+        assert len(exits) == 2 and len(mine) > 2
+        assert exits[0].mean_macs < exits[1].mean_macs
+        assert {point.epochs for point in mine} == {1}
+    assert "12 test pictures of pictures" in points[0].data
+    with Image.open(tmp_path / EQUAL_SCHEDULE_FIGURE) as figure:
+        assert figure.width > 400
+
+
+@pytest.mark.parametrize("edit, message", [
+    (("rate = 0.1", "rate = 0.2"), "peak learning rate 0.1 there, 0.2 here"),
+    (("32 }, {", "24 }, {"), "picture sizes .32. there, .24. here"),
+])
+def test_unequal_schedules_are_refused(load_script, equal_runs, data, tmp_path, monkeypatch, capsys,
+                                       edit, message):
+    monkeypatch.setattr(zoo, "find_entry", lambda name: types.SimpleNamespace(folder=tmp_path))
+    file = pathlib.Path(equal_runs[4])
+    file.write_text(file.read_text(encoding="utf-8").replace(*edit), encoding="utf-8")
+
+    with pytest.raises(SystemExit):
+        load_script("equal_schedule").main(["made_up", "--data", str(data), *equal_runs])
+
+    assert re.search(message, capsys.readouterr().err)

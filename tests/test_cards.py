@@ -10,6 +10,12 @@ import pytest
 
 from keras_adaptive.calibrated import THRESHOLDS, CalibratedThresholds
 from keras_adaptive.cards import BUDGETED, EVALUATION, TRAINING, write_card
+from keras_adaptive.equal_schedule import (
+    EQUAL_SCHEDULE,
+    EQUAL_SCHEDULE_FIGURE,
+    EqualSchedulePoint,
+    write_equal_schedule,
+)
 from keras_adaptive.evaluation import ExitOutputs, evaluate_budgeted
 from keras_adaptive.evaluation.budgeted import read_budgeted, write_budgeted
 from keras_adaptive.evaluation.operating_points import operating_points, write_points
@@ -141,6 +147,31 @@ def test_without_published_results_nothing_is_compared(entry):
     text = _card(entry)
 
     assert "papers' figures" not in text and "datasets:" not in text
+
+
+def _point(network, protocol, macs, accuracy):
+    return EqualSchedulePoint(network, network.lower() + "_recipe", 6, "300 test pictures of dogs",
+                              protocol, macs, accuracy)
+
+
+def test_a_comparison_after_equal_training_is_shown(entry):
+    """The other network's accuracy at the same cost is between its points, by hand."""
+    write_equal_schedule(entry / EQUAL_SCHEDULE, [
+        _point("RANet", "anytime", 10e6, 0.5), _point("RANet", "anytime", 40e6, 0.7),
+        _point("RANet", "budgeted", 10e6, 0.5), _point("RANet", "budgeted", 20e6, 0.62),
+        _point("RANet", "budgeted", 20e6, 0.62),
+        _point("MSDNet", "anytime", 15e6, 0.4), _point("MSDNet", "anytime", 35e6, 0.6),
+        _point("MSDNet", "budgeted", 15e6, 0.4), _point("MSDNet", "budgeted", 25e6, 0.6)])
+
+    section = _card(entry).split("## Beside MSDNet at equal schedule")[1].split("\n## ")[0]
+
+    assert "6 epochs" in section and "300 test pictures of dogs" in section
+    assert "| 10.00 M | 50.00% | - | - |\n| 20.00 M | 62.00% | 50.00% | +12.00 |\n\n" in section
+    assert "| MSDNet | `msdnet_recipe` | 15.00 M | 40.00% | 35.00 M | 60.00% |" in section
+    assert "equal_schedule.png" not in section
+
+    (entry / EQUAL_SCHEDULE_FIGURE).touch()
+    assert "(equal_schedule.png)" in _card(entry)
 
 
 def test_pictures_are_shown_where_they_are(entry):

@@ -2,7 +2,13 @@
 
 import pytest
 
-from keras_adaptive.curves import plot_accuracy, plot_curves, plot_exit_histogram
+from keras_adaptive.curves import (
+    plot_accuracy,
+    plot_curves,
+    plot_equal_schedule,
+    plot_exit_histogram,
+)
+from keras_adaptive.equal_schedule import EqualSchedulePoint
 from keras_adaptive.evaluation import BudgetedPoint, OperatingPoint
 from keras_adaptive.published_results import PublishedPoint
 
@@ -64,6 +70,21 @@ def test_curves_have_a_line_for_each_network_and_say_whose_it_is():
     assert colors["RANet, budgeted (paper)"] == colors["RANet C-3, each exit (paper)"]
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert sorted(legend) == sorted(points) and legend[0] == "this network, budgeted"
+
+
+def test_equal_schedules_have_two_lines_for_each_network():
+    """Points are drawn in the order of their costs, whatever the order they come in."""
+    points = [EqualSchedulePoint(network, "recipe", 6, "pictures", protocol, macs, accuracy)
+              for network in ("RANet", "MSDNet") for protocol in ("anytime", "budgeted")
+              for macs, accuracy in ((2e7, 0.4), (1e7, 0.3))]
+
+    axes, = plot_equal_schedule(points, "after 6 epochs").axes
+
+    assert [line.get_label() for line in axes.lines] == [
+        "RANet, within a budget", "RANet, each exit", "MSDNet, within a budget",
+        "MSDNet, each exit"]
+    for line in axes.lines:
+        assert list(line.get_xdata()) == [10, 20] and list(line.get_ydata()) == [30, 40]
 
 
 def test_histogram_has_a_bar_per_exit_and_setting():
