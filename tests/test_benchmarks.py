@@ -755,3 +755,23 @@ def test_unequal_schedules_are_refused(load_script, equal_runs, data, tmp_path, 
         load_script("equal_schedule").main(["made_up", "--data", str(data), *equal_runs])
 
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_imagenet_planning(load_script, data, tmp_path, monkeypatch):
+    """Each way is a row, with the work that it took; what is done is not repeated."""
+    script, recipe = load_script("imagenet_planning"), recipes.load("ranet_imagenet").quick()
+    recipe = dataclasses.replace(recipe, model={**recipe.model, "num_classes": NUM_CLASSES})
+    monkeypatch.setattr(recipes, "load", lambda name: recipe)
+    monkeypatch.setattr(script, "ARMS", {
+        "small first": ({}, [(2, 16), (1, 32)]), "wide": ({"channels": 8}, [(1, 32)])})
+    arguments = ["--data", data, "--pictures", 8]
+
+    rows = _run(script, [*arguments, "--arms", "small first"], tmp_path / "out.csv", ["macs"])
+    rows = _run(script, arguments, tmp_path / "out.csv", ["last_exit_loss", "training_macs"])
+
+    assert [row["arm"] for row in rows] == ["small first", "wide"]
+    small, wide = ([int(row[name]) for name in ("macs", "epochs", "training_macs")]
+                   for row in rows)
+    assert small[1] == 3 and wide[1] == 1 and wide[0] > small[0]
+    # A convolution's work at half the side is a quarter.
+    assert wide[2] == 3 * 8 * wide[0] and small[2] < 3 * 8 * small[0] * 1.6
