@@ -103,7 +103,7 @@ def make_parser():
   keras-adaptive publish ranet_cifar10 --data cifar10.npz --machine "one H100, 5 h\"""")
     publish.add_argument("recipe", metavar="RECIPE",
                          help="a name that `keras-adaptive list` shows, or a .toml file; its "
-                              "`zoo_name` names the entry")
+                              "`zoo_name`, or else its name, is the entry's")
     _add_data(publish, None, "the recipe's")
     publish.add_argument("--folder", metavar="DIR", default=None,
                          help="what `train` wrote [default: runs/RECIPE]")

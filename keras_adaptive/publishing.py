@@ -1,8 +1,8 @@
 """Put what a training run made into the zoo: weights, figures, thresholds, card."""
 
-import csv
-import importlib.metadata
 import pathlib
+import sys
+import warnings
 
 import keras
 
@@ -11,7 +11,7 @@ from keras_adaptive.cards import TRAINING
 from keras_adaptive.files import write_whole
 from keras_adaptive.report import complete_entry, data_name, measure_parts
 from keras_adaptive.training.datasets import load_data
-from keras_adaptive.training.run import BEST, LOG, load_best
+from keras_adaptive.training.run import BEST, LOG, STATE, finished_epochs, load_best
 
 _MANY_CLASSES = 20  # from here on top-5 accuracy says something
 
@@ -23,7 +23,7 @@ def publish(recipe, folder, data, machine=None, dtype="float16", batch_size=256,
     name is replaced. Interrupted, the same command makes the entry whole.
 
     Args:
-        recipe: `Recipe` with a `zoo_name`.
+        recipe: `Recipe`. The entry has its `zoo_name`, else its own name.
         folder: path of the folder that `train` wrote.
         data: string, the data set that the run was made with, as `load_data` takes it.
         machine: string or `None`. What trained, and for how long, for the card.
@@ -35,16 +35,11 @@ def publish(recipe, folder, data, machine=None, dtype="float16", batch_size=256,
         Path of the card.
 
     Raises:
-        ValueError: If the recipe is not meant for the zoo, the folder has no finished full-size
-            epoch, or the data set has other classes than the network.
+        ValueError: If the folder has no finished full-size epoch or is another recipe's, or the
+            data set has other classes than the network, or is not the one that it learned.
     """
-    name, folder = recipe.about.zoo_name, pathlib.Path(folder)
-    if not name:
-        raise ValueError(
-            f"Recipe {recipe.name!r} has no `zoo_name` in its table [about], so its network has no "
-            "name in the zoo. Add one."
-        )
-    for file in (BEST, LOG):
+    name, folder = recipe.about.zoo_name or recipe.name, pathlib.Path(folder)
+    for file in (BEST, LOG, STATE):
         if not (folder / file).is_file():
             raise ValueError(
                 f"{folder} has no {file}, which `keras-adaptive train {recipe.name}` writes after "
@@ -58,12 +53,18 @@ def publish(recipe, folder, data, machine=None, dtype="float16", batch_size=256,
             f"The network of recipe {recipe.name!r} tells {num_classes} classes apart, {data!r} "
             f"has {len(parts.class_names)}. Give the data set that it was trained on."
         )
+    epochs = finished_epochs(recipe, parts, folder)
+    if epochs < recipe.training.epochs:
+        warnings.warn(
+            f"{folder} has {epochs} of the {recipe.training.epochs} epochs of recipe "
+            f"{recipe.name!r}. Its best weights so far are published; "
+            f"`keras-adaptive train {recipe.name}` with this folder goes on.", stacklevel=2)
     log = (folder / LOG).read_text(encoding="utf-8")
     facts = {
         "data": f"{data_name(data)}: {len(parts.train):,} training, "
                 f"{len(parts.validation):,} validation and {len(parts.test):,} test pictures",
         "software": f"Keras {keras.__version__}, {_backend()}",
-        "epochs": sum(1 for _ in csv.reader(log.splitlines())) - 1,
+        "epochs": epochs,
         **({"machine": machine} if machine else {}),
     }
     written = zoo.save_entry(model, name, recipe=recipe, figures=facts, dtype=dtype)
@@ -85,4 +86,5 @@ def _rounded(accuracies):
 
 def _backend():
     backend = keras.backend.backend()
-    return f"{backend} {importlib.metadata.version(backend)}"
+    # The package's own word: TensorFlow is installed under several names.
+    return f"{backend} {sys.modules[backend].__version__}"

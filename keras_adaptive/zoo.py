@@ -185,6 +185,8 @@ def find_entry(name):
         ValueError: If the name is unknown. `NoWeightsError`, if there are no weights.
     """
     shipped = _entries()
+    if name in shipped:
+        return shipped[name]
     if name in models.PUBLISHED:  # the zoo may have it under its own name
         name = next((zoo_name for zoo_name in VARIANTS
                      if zoo_name in shipped and _default(zoo_name) == name), name)

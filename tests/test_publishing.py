@@ -60,10 +60,37 @@ def test_a_run_that_has_no_weights_yet_is_named(recipe, data_file, own_zoo, tmp_
     (tmp_path / "run").mkdir()
     with pytest.raises(ValueError, match="best.weights.h5, which .keras-adaptive train"):
         publish(recipe, tmp_path / "run", data_file)
-    nameless = dataclasses.replace(recipe, about=dataclasses.replace(recipe.about, zoo_name=""))
-    with pytest.raises(ValueError, match="no `zoo_name`"):
-        publish(nameless, tmp_path / "run", data_file)
     assert not (own_zoo / "tiny").exists()
+
+
+def test_a_recipe_without_a_zoo_name_gives_its_own(recipe, data_file, own_zoo, tmp_path):
+    """Also where it is that of a configuration which another entry stands for: that stays."""
+    train(recipe, load_data(data_file), tmp_path / "run", verbose=0)
+    publish(recipe, tmp_path / "run", data_file)
+    before = (own_zoo / "tiny" / "model.json").read_bytes()
+    other = dataclasses.replace(recipe, name=recipe.model["configuration"],
+                                about=dataclasses.replace(recipe.about, zoo_name=""))
+
+    card = publish(other, tmp_path / "run", data_file, "another machine")
+
+    assert card == own_zoo / "resnet20_cifar10" / "card.md"
+    assert zoo.find_entry("resnet20_cifar10").name == "resnet20_cifar10"
+    assert (own_zoo / "tiny" / "model.json").read_bytes() == before
+
+
+def test_only_the_run_of_the_recipe_is_published(recipe, data_file, own_zoo, tmp_path):
+    """Another recipe's folder is refused; a run that is not finished is told to be so."""
+    train(recipe, load_data(data_file), tmp_path / "run", verbose=0)
+    other = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, seed=9))
+    with pytest.raises(ValueError, match="state of another recipe"):
+        publish(other, tmp_path / "run", data_file)
+    assert not (own_zoo / "tiny").exists()
+
+    longer = dataclasses.replace(recipe, training=dataclasses.replace(
+        recipe.training, phases=(*recipe.training.phases,
+                                 Phase(epochs=3, image_size=32, restart=True))))
+    with pytest.warns(UserWarning, match="has 2 of the 5 epochs"):
+        publish(longer, tmp_path / "run", data_file)
 
 
 def test_other_classes_are_refused_before_anything_is_written(recipe, data_file, own_zoo,

@@ -1,5 +1,7 @@
 """Losses for networks of several exits that Keras does not have."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -67,10 +69,11 @@ class LastExitDistillation:
     """
 
     def __init__(self, label_weight=0.5, soft_weight=0.5, temperature=1.0):
-        if label_weight < 0 or soft_weight < 0 or not temperature > 0:
+        if not (0 <= label_weight < math.inf and 0 <= soft_weight < math.inf
+                and 0 < temperature < math.inf):
             raise ValueError(
-                "`label_weight` and `soft_weight` are 0 or more, `temperature` is above 0. Received"
-                f": label_weight={label_weight}, soft_weight={soft_weight}, "
+                "`label_weight` and `soft_weight` are 0 or more, `temperature` is above 0, all "
+                f"finite. Received: label_weight={label_weight}, soft_weight={soft_weight}, "
                 f"temperature={temperature}."
             )
         self.label_weight = float(label_weight)

@@ -75,12 +75,16 @@ class Training:
     @property
     def cycles(self):
         """tuple of ints. Epochs of each cycle of the learning rate."""
-        cycles = [0]
-        for phase in self.phases:
-            if phase.restart and cycles[-1]:
-                cycles.append(0)
-            cycles[-1] += phase.epochs
-        return tuple(cycles)
+        return _cycles(self.phases)
+
+
+def _cycles(phases):
+    cycles = [0]
+    for phase in phases:
+        if phase.restart and cycles[-1]:
+            cycles.append(0)
+        cycles[-1] += phase.epochs
+    return tuple(cycles)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +132,9 @@ def read_tables(name, content):
         _check_record(f"{name}, phases", phase, Phase)
         phases.append(Phase(**phase))
     training["phases"] = tuple(phases)
+    for field in dataclasses.fields(Training):
+        if field.type is float and field.name in training:
+            training[field.name] = float(training[field.name])  # Keras counts in whole numbers
     _check_drops(name, training)
     _check_ranges(name, training)
     training["exit_weights"] = tuple(training.get("exit_weights", ()))
@@ -199,6 +206,7 @@ def _read_thumbnet(name, content):
 def _check_ranges(name, training):
     """Check the numbers that an optimizer or a loss would refuse late, or take and go wrong."""
     for key, is_right, wanted in (
+            ("seed", lambda x: 0 <= x < 2**32, "0 or more and below 2**32"),
             ("peak_learning_rate", lambda x: 0 < x < float("inf"), "above 0"),
             ("warmup_epochs", lambda x: 0 <= x < float("inf"), "0 or more"),
             ("momentum", lambda x: 0 <= x < 1, "0 or more and below 1"),
@@ -208,10 +216,23 @@ def _check_ranges(name, training):
         if key in training and not is_right(training[key]):
             raise ValueError(f"{name}: `{key}` is {wanted}. Received: {training[key]}.")
     weights = training.get("exit_weights", ())
-    if not all(_is_number(weight) and 0 <= weight < float("inf") for weight in weights):
+    if not all(_is_number(weight) and 0 <= weight < float("inf") for weight in weights) or (
+            weights and not any(weights)):
         raise ValueError(
-            f"{name}: `exit_weights` are numbers of 0 or more. Received: {list(weights)}."
+            f"{name}: `exit_weights` are numbers of 0 or more, not all 0. "
+            f"Received: {list(weights)}."
         )
+    shortest = min(_cycles(training["phases"]), default=0)
+    if shortest and training.get("warmup_epochs", 0) > shortest:
+        raise ValueError(
+            f"{name}: `warmup_epochs` are no more than the epochs of a cycle of the learning rate, "
+            f"of which the shortest has {shortest}. Received: {training['warmup_epochs']}."
+        )
+    augment = training.get("rand_augment", {})
+    if not (isinstance(augment.get("num_ops", 1), int) and augment.get("num_ops", 1) >= 1
+            and _is_number(augment.get("factor", 0)) and 0 <= augment.get("factor", 0) <= 1):
+        raise ValueError(f"{name}, rand_augment: `num_ops` is a whole number of 1 or more, "
+                         f"`factor` a number from 0 to 1. Received: {augment}.")
 
 
 def _is_number(value):
@@ -225,6 +246,12 @@ def _check_drops(name, training):
             set(drops)) != list(drops):
         raise ValueError(
             f"{name}: `drop_epochs` are numbers of epochs, increasing. Received: {list(drops)}."
+        )
+    epochs = sum(phase.epochs for phase in training["phases"])
+    if drops and drops[-1] >= epochs:
+        raise ValueError(
+            f"{name}: `drop_epochs` lie within the {epochs} epochs of all phases. "
+            f"Received: {list(drops)}."
         )
     if drops and (training.get("warmup_epochs") or any(p.restart for p in training["phases"])):
         raise ValueError(

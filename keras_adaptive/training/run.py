@@ -1,11 +1,14 @@
 """Train a recipe: phase after phase, resumable after every epoch."""
 
 import dataclasses
+import hashlib
 import json
+import math
 import pathlib
 
 import h5py
 import keras
+import numpy as np
 
 from keras_adaptive.files import write_whole
 from keras_adaptive.models.precision import use_precision
@@ -36,12 +39,13 @@ def train(recipe, data, folder, verbose="auto"):
         The trained `MultiExitModel`, float32, with the data's class names.
 
     Raises:
-        ValueError: If the folder holds the state of another recipe, or the data has labels that
-            the network has no class for.
+        ValueError: If the folder holds the state of another recipe or of other data, the data has
+            labels that the network has no class for or names for another number of classes, or the
+            loss is no longer a number: the state before is kept then.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = _State(folder / STATE, recipe)
+    state = _State(folder / STATE, recipe, data)
     done = state.epoch
     _trim_log(folder / LOG, done)
     last_epoch = 0
@@ -53,7 +57,7 @@ def train(recipe, data, folder, verbose="auto"):
         with use_precision(recipe.training.precision):
             model = recipe.build(phase.image_size)
         arguments = recipe.fit_arguments(data, phase.image_size, done, last_epoch)
-        check_labels(data.train, model.output_shape)
+        _check_data(data, recipe, model)
         learner = recipe.learner(model)
         recipe.compile(learner, arguments["steps_per_epoch"])
         learner.optimizer.build(learner.trainable_variables)
@@ -86,6 +90,31 @@ def load_best(recipe, data, folder):
     return model
 
 
+def finished_epochs(recipe, data, folder):
+    """Return how many epochs a run has finished.
+
+    Args:
+        recipe, data, folder: as `train` had them; the recipe's precision does not count.
+
+    Raises:
+        ValueError: If the folder holds the state of another recipe or of other data.
+    """
+    return _State(pathlib.Path(folder) / STATE, recipe, data, with_precision=False).epoch
+
+
+def _check_data(data, recipe, model):
+    """Raise before the first epoch what would be found after it, or never."""
+    for part in (data.train, data.validation):
+        check_labels(part, model.output_shape)
+    shape = model.output_shape[0] if isinstance(model.output_shape, list) else model.output_shape
+    if len(data.class_names) != shape[-1]:
+        raise ValueError(
+            f"The network of recipe {recipe.name!r} tells {shape[-1]} classes apart, the data has "
+            f"names for {len(data.class_names)}. Take the data set that the recipe names, "
+            f"{recipe.data['name']!r}, or set `num_classes` in the recipe's table [model]."
+        )
+
+
 def _trim_log(path, epochs):
     """Keep the lines of the epochs that the state knows: a kill may come between the two files."""
     if not path.exists():
@@ -98,20 +127,29 @@ def _trim_log(path, epochs):
 class _State:
     """The file from which a run goes on: weights, optimizer, number of finished epochs."""
 
-    def __init__(self, path, recipe):
+    def __init__(self, path, recipe, data, with_precision=True):
         self.path = path
         self.recipe = recipe
+        self.digest = _digest(data)
         self.epoch = 0
         self.best = -1.0
         if path.exists():
             with h5py.File(path) as file:
                 written_for = file.attrs["recipe"]
+                # States of earlier versions do not say it.
+                digest = file.attrs.get("data", self.digest)
                 self.epoch = int(file.attrs["epoch"])
                 self.best = float(file.attrs["best"])
-            if not _is_continued(written_for, _fingerprint(recipe)):
+            if not _is_continued(written_for, _fingerprint(recipe), with_precision):
                 raise ValueError(
                     f"{path} holds the state of another recipe than {recipe.name!r}, or the recipe "
                     "was edited since. Choose another folder, or delete this one to start anew."
+                )
+            if digest != self.digest:
+                raise ValueError(
+                    f"{path} holds the state of a run on other pictures than these "
+                    f"{len(data.train):,} training and {len(data.validation):,} validation ones. "
+                    "Give the data set that the run began with, or choose another folder."
                 )
 
     def restore(self, model):
@@ -124,8 +162,8 @@ class _State:
     def write(self, model):
         def fill(path):
             with h5py.File(path, "w") as file:
-                file.attrs.update(recipe=_fingerprint(self.recipe), epoch=self.epoch,
-                                  best=self.best)
+                file.attrs.update(recipe=_fingerprint(self.recipe), data=self.digest,
+                                  epoch=self.epoch, best=self.best)
                 for group, variables in _groups(model):
                     for i, variable in enumerate(variables):
                         file[f"{group}/{i}"] = keras.ops.convert_to_numpy(variable)
@@ -143,6 +181,14 @@ class _KeepState(keras.callbacks.Callback):
         self.network = network  # whose weights are kept; `self.model` is what learns
 
     def on_epoch_end(self, epoch, logs=None):
+        # Some accuracy comes even of weights that are no numbers: it would be kept as the best.
+        lost = [name for name in ("loss", "val_loss") if not math.isfinite(logs[name])]
+        if lost:
+            raise ValueError(
+                f"After epoch {epoch + 1} {' and '.join(lost)} is no finite number: training "
+                f"diverged. {self.folder} keeps what was before. Lower the recipe's "
+                "`peak_learning_rate` or lengthen its `warmup_epochs`, and start in a new folder."
+            )
         # With a single output Keras leaves its name out.
         num_exits = getattr(self.model, "num_exits", 1)
         last = f"exit{num_exits}_" if num_exits > 1 else ""
@@ -156,6 +202,16 @@ class _KeepState(keras.callbacks.Callback):
 
 def _groups(model):
     return ("weights", model.weights), ("optimizer", model.optimizer.variables)
+
+
+def _digest(data):
+    """Return what tells data sets apart: class names, labels, and some pictures if in memory."""
+    digest = hashlib.sha256(json.dumps(list(data.class_names)).encode())
+    for part in (data.train, data.validation):
+        digest.update(np.asarray(part.y, "int64").tobytes())
+        if not isinstance(part, Photographs):  # files may move
+            digest.update(part.x[::max(1, len(part) // 64)].tobytes())
+    return digest.hexdigest()
 
 
 def _fingerprint(recipe):
@@ -179,7 +235,7 @@ def _fingerprint(recipe):
     return json.dumps(record, sort_keys=True)
 
 
-def _is_continued(written_for, wanted):
+def _is_continued(written_for, wanted, with_precision):
     """Return whether a state is the recipe's, or that of a recipe which it only lengthens.
 
     A run may go on with phases that were added after it was finished, if the first of them restarts
@@ -188,6 +244,8 @@ def _is_continued(written_for, wanted):
     try:
         before, now = json.loads(written_for), json.loads(wanted)
         phases, longer = before["training"].pop("phases"), now["training"].pop("phases")
+        if not with_precision:
+            before["training"].pop("precision", None), now["training"].pop("precision", None)
     except (ValueError, KeyError, TypeError):  # written by another program
         return False
     added = longer[len(phases):]

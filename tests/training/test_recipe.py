@@ -71,6 +71,12 @@ def test_scales_shifts_and_biases_are_not_decayed(content):
     (changed("data", "name", 3), "`name` must be of type str"),
     (changed("training", "phases", [{"epochs": 0, "image_size": 32}]), "at least 1"),
     (changed("training", "batch_size", 0), "at least 1"),
+    (changed("training", "warmup_epochs", 4), "shortest has 3. Received: 4"),
+    (changed("training", "seed", -1), "`seed` is 0 or more"),
+    (changed("training", "exit_weights", [0, 0]), "not all 0"),
+    (changed("training", "rand_augment", {"num_ops": "two"}), "`num_ops` is a whole number"),
+    (changed("training", "rand_augment", {"factor": 5}), "`factor` a number from 0 to 1"),
+    (changed("training", "distillation", {"soft_weight": float("nan")}), "all finite"),
 ])
 def test_mistakes_are_told_with_the_nearest_name(content, spoil, message):
     with pytest.raises(ValueError, match=message):
@@ -137,10 +143,27 @@ def test_the_papers_recipes_have_the_papers_settings(name):
     ({"drop_epochs": [3, 2]}, "numbers of epochs, increasing"),
     ({"drop_epochs": ["1"]}, "numbers of epochs, increasing"),
     ({"drop_epochs": [1], "warmup_epochs": 1}, "no `warmup_epochs`"),
+    ({"drop_epochs": [3], "warmup_epochs": 0}, "within the 3 epochs"),
 ])
 def test_schedules_that_contradict_themselves_are_refused(content, training, message):
     with pytest.raises(ValueError, match=message):
         Recipe.from_dict("test", {**content, "training": {**content["training"], **training}})
+
+
+def test_whole_numbers_are_taken_as_what_they_mean(content):
+    """Keras would compute a learning rate of 1 in whole numbers, and refuse a momentum of 0."""
+    content["training"] |= {"peak_learning_rate": 1, "momentum": 0}
+    recipe = Recipe.from_dict("test", content)
+    model = recipe.build()
+
+    recipe.compile(model, steps=5)
+
+    assert float(model.optimizer.learning_rate) < 1
+    assert float(recipe_schedule(model)(15)) == pytest.approx(0, abs=1e-6)
+
+
+def recipe_schedule(model):
+    return model.optimizer._learning_rate
 
 
 def test_techniques_reach_the_training(content):

@@ -111,6 +111,61 @@ def test_the_folder_of_another_recipe_is_refused(recipe, tiny_data, tmp_path):
         train(other, tiny_data, tmp_path, verbose=0)
 
 
+def test_a_run_goes_on_with_its_own_pictures_only(recipe, tiny_data, tmp_path):
+    """Other pictures under the same labels are noticed; states that do not say theirs go on."""
+    train(recipe, tiny_data, tmp_path, verbose=0)
+    brighter = dataclasses.replace(
+        tiny_data, train=dataclasses.replace(tiny_data.train, x=tiny_data.train.x + 1))
+
+    with pytest.raises(ValueError, match="other pictures than these 40 training and 16"):
+        train(recipe, brighter, tmp_path, verbose=0)
+
+    with h5py.File(tmp_path / "state.h5", "r+") as file:
+        del file.attrs["data"]
+    train(recipe, brighter, tmp_path, verbose=0)
+
+
+def test_how_far_a_run_is(recipe, tiny_data, tmp_path):
+    """It is told whatever the precision, but not of another recipe."""
+    train(recipe, tiny_data, tmp_path, verbose=0)
+
+    def of(**changes):
+        changed = dataclasses.replace(
+            recipe, training=dataclasses.replace(recipe.training, **changes))
+        return run_module.finished_epochs(changed, tiny_data, tmp_path)
+
+    assert of(precision="mixed_bfloat16") == 3
+    with pytest.raises(ValueError, match="state of another recipe"):
+        of(seed=9)
+
+
+def test_a_diverged_run_stops_and_keeps_what_was_before(recipe, tiny_data, tmp_path):
+    """Weights that are no numbers have an accuracy, too: they must not become the best."""
+    wild = dataclasses.replace(recipe, training=dataclasses.replace(
+        recipe.training, peak_learning_rate=1e30))
+
+    with pytest.raises(ValueError, match="After epoch 1 loss.* training diverged"):
+        train(wild, tiny_data, tmp_path, verbose=0)
+
+    assert not (tmp_path / "best.weights.h5").exists() and not (tmp_path / "state.h5").exists()
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"class_names": tuple("abc")}, "tells 10 classes apart, the data has names for 3"),
+    ({"validation": 11}, "labels from 0 to 11"),
+])
+def test_unfit_data_is_refused_before_the_first_epoch(recipe, tiny_data, tmp_path, monkeypatch,
+                                                      changes, message):
+    monkeypatch.setattr(keras.Model, "fit", None)
+    if "validation" in changes:
+        y = tiny_data.validation.y.copy()
+        y[-1] = changes["validation"]
+        changes = {"validation": dataclasses.replace(tiny_data.validation, y=y)}
+
+    with pytest.raises(ValueError, match=message):
+        train(recipe, dataclasses.replace(tiny_data, **changes), tmp_path, verbose=0)
+
+
 TRAINING = """
 import os, signal, sys
 import numpy as np
