@@ -8,6 +8,8 @@ from keras_adaptive.models import MultiExitModel
 
 _SOFTMAX_FUNCTIONS = (keras.activations.softmax, keras.ops.softmax)
 
+_KNOWN_PACKAGES = {"keras", "keras_adaptive"}
+
 # Operations that pass probabilities on as probabilities.
 _TRANSPARENT = ("Cast", "Copy", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze")
 
@@ -131,11 +133,11 @@ def _last_function(operation):
 
 
 def _is_of_ones_own(operation):
-    """Return whether what an operation does last is code that Keras does not know."""
-    last = getattr(operation, "activation", None)
-    last = type(operation) if last is None else last
-    package = (getattr(last, "__module__", None) or "").split(".")[0]
-    return package not in ("keras", "keras_adaptive") or isinstance(operation, keras.layers.Lambda)
+    """Return whether an operation, or its activation, is code that Keras does not know."""
+    packages = {(getattr(code, "__module__", None) or "").split(".")[0]
+                for code in (type(operation), getattr(operation, "activation", None))
+                if code is not None}
+    return not packages <= _KNOWN_PACKAGES or isinstance(operation, keras.layers.Lambda)
 
 
 def _gives_probabilities(number, value, call, specs):
