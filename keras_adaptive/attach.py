@@ -1,5 +1,7 @@
 """Early exits for a classifier that has none."""
 
+import numbers
+
 import keras
 
 from keras_adaptive.graph import exit_macs, flatten, inline, layer_macs, tensors_by_layer
@@ -28,7 +30,8 @@ def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class
         count: int. Number of early exits, in place of `at`: they are placed near even shares of the
             multiply-adds, where a single feature map passes; see `exit_places`.
         head: function `(features, num_classes, name) -> logits` of symbolic tensors, or `None` for
-            an `ExitHead` with global pooling. What makes the logits carries the `name`.
+            an `ExitHead` with global pooling, for channels last. What makes the logits carries the
+            `name`.
         train_trunk: bool. Whether the classifier's layers learn, too, as far as they are trainable.
             Otherwise they are frozen, also in `model`, whose layers they are.
         class_names: sequence of strings or `None`, see `MultiExitModel`.
@@ -39,8 +42,8 @@ def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class
         example with `LastExitDistillation`.
 
     Raises:
-        ValueError: If the model is not of this kind, not one of `at` and `count` is given, or a
-            place is unknown or no feature map.
+        ValueError: If the model is not of this kind, not one of `at` and `count` is given, a place
+            is unknown or no feature map, or maps have channels first and there is no `head`.
 
     Example:
 
@@ -53,6 +56,8 @@ def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class
     ['exit1', 'exit2']
     """
     num_classes = _check_model(model)
+    if head is None:
+        _check_channels(model)
     if (at is None) == (count is None):
         raise ValueError(f"`attach_exits` takes one of `at` and `count`. Received: at={at!r}, "
                          f"count={count!r}.")
@@ -67,10 +72,10 @@ def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class
     for number, name in enumerate(names, start=1):
         _, (features,) = tensors[name]
         exits.append((head or _default_head)(features, num_classes, _free_name(number, taken)))
-        if tuple(exits[-1].shape) != (None, num_classes):
+        shape = tuple(exits[-1].shape)
+        if len(shape) != 2 or shape[1] != num_classes:
             raise ValueError(
-                f"`head` must give logits of shape (None, {num_classes}). Received: "
-                f"{tuple(exits[-1].shape)}."
+                f"`head` must give logits of shape (batch, {num_classes}). Received: {shape}."
             )
     exits.append(_logits(model, _free_name(len(names) + 1, taken), train_trunk))
     if not train_trunk:
@@ -114,7 +119,7 @@ def exit_places(model):
 
 def _choose_places(model, count):
     places = exit_places(model)
-    if not isinstance(count, int) or not 1 <= count <= len(places):
+    if not isinstance(count, numbers.Integral) or not 1 <= count <= len(places):
         raise ValueError(
             f"`count` is 1 to {len(places)} for {model.name!r}: it has so many layers at which a "
             f"single feature map passes. Received: {count!r}. With `at` exits can stand elsewhere."
@@ -173,6 +178,18 @@ def _check_model(model):
             f"{[tuple(output.shape) for output in outputs]}."
         )
     return outputs[0].shape[1]
+
+
+def _check_channels(model):
+    """Refuse maps that the default head would read in the wrong order."""
+    formats = {getattr(call.operation, "data_format", None) for call in flatten(model).calls}
+    if "channels_first" in {*formats, keras.config.image_data_format()}:
+        raise ValueError(
+            f"{model.name!r}, or Keras, is set to `channels_first`, and the heads of exits have "
+            "channels last. Make the classifier with `channels_last`; the kernels of convolutions "
+            "are the same in both. Or give a `head` that takes its maps, such as one that begins "
+            "with `keras.layers.Permute((2, 3, 1))`."
+        )
 
 
 def _free_name(number, taken):

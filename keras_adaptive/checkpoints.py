@@ -1,15 +1,16 @@
 """Checkpoints of the authors' PyTorch programs, as networks of this package.
 
 Beyond PyTorch, which reads the file, nothing of it is needed: `from_state_dict` takes arrays.
+`translate`, which stands here for users, reads the authors' arguments.
 """
 
 import dataclasses
-import os
 import warnings
 
 import keras
 import numpy as np
 
+from keras_adaptive.authors_arguments import translate
 from keras_adaptive.layers import (
     ConvBlock,
     DenseBlock,
@@ -18,17 +19,8 @@ from keras_adaptive.layers import (
     FusionBlock,
     MultiScaleCell,
 )
-from keras_adaptive.models import MSDNet, RANet
-from keras_adaptive.names import did_you_mean
-
-# Side of the pictures that the authors' programs take.
-_SIDES = {"cifar10": 32, "cifar100": 32, "ImageNet": 224}
-_CLASSES = {"cifar10": 10, "cifar100": 100, "ImageNet": 1000}
-
-_COMMON = ("arch", "data", "nBlocks", "nChannels", "growthRate", "grFactor", "bnFactor", "step",
-           "stepmode", "reduction")
-_OF_ARCH = {"RANet": ("block_step", "scale_list", "compress_factor"),
-            "msdnet": ("base", "prune", "bottleneck")}
+from keras_adaptive.models import MSDNet
+from keras_adaptive.torch_files import read_state, to_array
 
 
 class CheckpointError(ValueError):
@@ -43,34 +35,40 @@ def from_torch(path, args, image_shape=None, normalization=None):
     Args:
         path: path of a `.pth` or `.pth.tar` file: a state dict, or what the authors' training
             writes, with the state dict under `state_dict`; keys may begin with `module.`.
-        args: dict. The authors' arguments: `arch` (`"RANet"` or `"msdnet"`), `data`, `nBlocks`,
-            `nChannels`, `growthRate`, `grFactor`, `bnFactor`, `step`, `stepmode`, `reduction`; for
-            RANet `block_step`, `scale_list`, `compress_factor`; for MSDNet `base`, `prune`,
-            `bottleneck`. Factors are lists of ints, or text such as `"4-2-1"`. Others are ignored.
-        image_shape: `(height, width)` or int. Defaults to 32 for CIFAR, 224 for ImageNet.
+        args: dict, or the `argparse.Namespace` with it. The authors' arguments: `arch` (`"RANet"`
+            or `"msdnet"`), `data`, `nBlocks`, `nChannels`, `growthRate`, `grFactor`, `bnFactor`,
+            `step`, `stepmode`, `reduction`; for RANet `block_step`, `scale_list`,
+            `compress_factor`; for MSDNet `base`, `prune`, `bottleneck`. Factors are lists of ints,
+            or text such as `"4-2-1"`. Others are ignored.
+        image_shape: `(height, width)`, or an int for both. Defaults to 32 for CIFAR, 224 for
+            ImageNet.
         normalization: as in `RANet`. `None` for pictures that are normalised already, as the
             authors' programs take them; the data set's name for pictures from 0 to 255.
 
     Returns:
-        `RANet` or `MSDNet` with the checkpoint's weights: the same logits, to rounding.
+        `RANet` or `MSDNet` with the checkpoint's weights: the same logits, to rounding. Its
+        `input_rule` is that of the authors' tests: for ImageNet the shorter side becomes 256 where
+        224 pixels are cut out.
 
     Raises:
         ImportError: If PyTorch is not installed.
-        ValueError: If `args` are incomplete or the file is no checkpoint. `CheckpointError` lists
-            all weights that are missing, unknown or of another shape.
+        ValueError: If `args` are incomplete or hold what is no value of theirs, or the file is no
+            checkpoint. `CheckpointError` lists all weights that are missing, unknown, of another
+            shape or not finite.
 
     Reference:
         The programs of [Yang et al., 2020](https://arxiv.org/abs/2003.07326) and
         [Huang et al., 2018](https://arxiv.org/abs/1703.09844).
     """
-    return from_state_dict(_read(path), args, image_shape, normalization)
+    return from_state_dict(read_state(path), args, image_shape, normalization)
 
 
 def from_state_dict(state, args, image_shape=None, normalization=None):
     """Build a network with the weights of a state dict.
 
     Args:
-        state: dict of names to arrays, in PyTorch's layouts. Names may begin with `module.`.
+        state: dict of names to arrays, or tensors of PyTorch, in PyTorch's layouts. Names may begin
+            with `module.`.
         args, image_shape, normalization: as in `from_torch`.
 
     Returns, raises:
@@ -81,8 +79,7 @@ def from_state_dict(state, args, image_shape=None, normalization=None):
     """
     network, arguments = translate(args, image_shape)
     model = network(**arguments, normalization=normalization)
-    state = {name.removeprefix("module."): np.asarray(value) for name, value in state.items()
-             if not name.endswith("num_batches_tracked")}
+    state = _arrays(state)
     places = {place.name: place for place in _places(model)}
     idle = _idle_prefixes(model)
     missing = sorted(set(places) - set(state))
@@ -94,6 +91,12 @@ def from_state_dict(state, args, image_shape=None, normalization=None):
     ]
     if missing or unknown or misshapen:
         raise CheckpointError(_complaint(model, missing, unknown, misshapen))
+    damaged = [name for name in places if not np.isfinite(state[name]).all()]
+    if damaged:
+        raise CheckpointError(
+            f"{len(damaged)} weights hold NaN or infinity, as after a training that diverged: "
+            f"{'; '.join(damaged)}. Take an earlier checkpoint."
+        )
     unused = sorted(name for name in set(state) - set(places))
     if unused:
         warnings.warn(
@@ -104,80 +107,28 @@ def from_state_dict(state, args, image_shape=None, normalization=None):
     return model
 
 
-def translate(args, image_shape=None):
-    """Return the class and the arguments for an argument dictionary of the authors.
-
-    Args:
-        args, image_shape: as in `from_torch`.
-
-    Returns:
-        Tuple of `RANet` or `MSDNet`, and a dict of its arguments.
-
-    Raises:
-        ValueError: If an argument is missing or has a value that the authors' programs refuse.
-    """
-    arch = args.get("arch")
-    if arch not in _OF_ARCH:
-        raise ValueError(f"`args['arch']` is one of {list(_OF_ARCH)}. Received: {arch!r}."
-                         f"{did_you_mean(str(arch), _OF_ARCH)}")
-    missing = [name for name in (*_COMMON, *_OF_ARCH[arch]) if name not in args]
-    if missing:
-        raise ValueError(f"`args` lacks {missing}; they are those of the training command.")
-    data = args["data"]
-    if data not in _SIDES:
-        raise ValueError(f"`args['data']` is one of {list(_SIDES)}. Received: {data!r}.")
-    height, width = np.broadcast_to(image_shape or _SIDES[data], 2).tolist()
-    family = "imagenet" if data == "ImageNet" else "cifar"
-    arguments = {
-        "channels": args["nChannels"],
-        "growth_rate": args["growthRate"],
-        "growth_factors": _numbers(args["grFactor"]),
-        "bottleneck_factors": _numbers(args["bnFactor"]),
-        "blocks": args["nBlocks"],
-        "layers_per_block": args["step"],
-        # The programs take every other word for growing linearly.
-        "layer_growth": "even" if args["stepmode"] == "even" else "linear",
-        "reduction": args["reduction"],
-        "stem": family,
-        "head": family,
-        "num_classes": args.get("num_classes", _CLASSES[data]),
-        "input_shape": (height, width, 3),
-    }
-    if arch == "RANet":
-        return RANet, {**arguments, "scales": _numbers(args["scale_list"]),
-                       "block_step": args["block_step"],
-                       "compress_factor": args["compress_factor"]}
-    return MSDNet, {**arguments, "layers_in_first_block": args["base"], "pruning": args["prune"],
-                    "use_bottleneck": args["bottleneck"]}
-
-
-def _numbers(factors):
-    return [int(factor) for factor in factors.split("-")] if isinstance(factors, str) else [
-        *factors]
-
-
-def _read(path):
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            "Checkpoints are read with PyTorch: `pip install torch`. The network that comes of "
-            "them does not need it."
-        ) from error
-    if not os.path.isfile(path):
-        raise ValueError(f"There is no file {os.fspath(path)!r}.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds: the file may hold anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{os.fspath(path)!r} is no checkpoint of tensors: {reason}") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(
-            isinstance(value, torch.Tensor) for value in state.values()) or not state:
-        raise ValueError(
-            f"{os.fspath(path)!r} holds no state dict: neither itself nor under 'state_dict'."
-        )
-    return {name: value.detach().numpy() for name, value in state.items()}
+def _arrays(state):
+    """Return the weights as arrays, by their names without the prefix."""
+    arrays = {}
+    for key, value in state.items():
+        if not isinstance(key, str):
+            raise CheckpointError(
+                f"A state dict has names, such as 'classifier.0.linear.weight'. Received the key "
+                f"{key!r}, of type {type(key).__name__}."
+            )
+        name = key.removeprefix("module.")
+        if name.endswith("num_batches_tracked"):
+            continue
+        if name in arrays:
+            raise CheckpointError(
+                f"The checkpoint holds {name!r} with and without the prefix 'module.': two "
+                "networks, perhaps. Leave one of them out."
+            )
+        array = to_array(key, value) if hasattr(value, "detach") else np.asarray(value)
+        if array.dtype.kind not in "fiu":
+            raise CheckpointError(f"Weights are real numbers. {key!r} has dtype {array.dtype}.")
+        arrays[name] = array
+    return arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,8 +212,8 @@ def _prefixes(model):
 
 
 def _first_layer_prefixes(model, prefix):
-    names = [layer.name for layer in model.layers if layer.name.startswith("base")]
-    return {"stem": f"{prefix}.0", **{name: f"{prefix}.{int(name[4:]) - 1}" for name in names}}
+    count = len(model.configuration["growth_factors"])  # of resolutions, also those no exit uses
+    return {"stem": f"{prefix}.0", **{f"base{i + 1}": f"{prefix}.{i}" for i in range(1, count)}}
 
 
 def _msdnet_prefixes(model):

@@ -93,7 +93,7 @@ def _predict(arguments):
         files += find_files(name) if os.path.isdir(name) else [name]
     chosen = {} if arguments.threshold is None else {"threshold": arguments.threshold}
     make = EarlyExitPredictor.from_export if _is_export(arguments) else EarlyExitPredictor
-    predictor = make(arguments.model, **chosen)
+    predictor = make(_converted(arguments.model) or arguments.model, **chosen)
     prediction = predictor.predict(files, batch_size=arguments.batch_size)
     if arguments.json:
         for picture in prediction:
@@ -102,6 +102,15 @@ def _predict(arguments):
     else:
         _print(prediction.table(max_rows=len(prediction)))
         print(prediction.summary())
+
+
+def _converted(name):
+    """Return the network of a file that `convert` wrote; `None` for another name."""
+    if name is None or not name.endswith(".json"):
+        return None
+    from keras_adaptive.converted import load_converted
+
+    return load_converted(name)
 
 
 def _evaluate(arguments):
@@ -196,23 +205,18 @@ def _thumbnails(arguments):
 
 def _convert(arguments):
     from keras_adaptive.checkpoints import from_torch
-    from keras_adaptive.files import write_whole
+    from keras_adaptive.converted import code_to_load, write_converted
 
     with open(arguments.args, encoding="utf-8") as file:
         args = json.load(file)
     if not isinstance(args, dict):
         raise ValueError(f"{arguments.args} holds no JSON object of arguments.")
     model = from_torch(arguments.checkpoint, args, arguments.image_size, arguments.normalization)
-    weights, record = f"{arguments.output}.weights.h5", f"{arguments.output}.json"
-    write_whole(weights, model.save_weights)
-    write_whole(record, lambda partial: _write_text(partial, model.to_json()))
-    print(f"Weights: {os.path.abspath(weights)}\nModel: {os.path.abspath(record)}, for "
-          "keras.models.model_from_json")
-
-
-def _write_text(path, text):
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+    record = write_converted(model, arguments.output)
+    _say("The network and, beside it, its weights are written. Python reads them so:")
+    print(code_to_load(record))
+    if arguments.normalization:
+        _say(f"Pictures are classified by `keras-adaptive predict photos/ --model {record}`.")
 
 
 def _list(arguments):

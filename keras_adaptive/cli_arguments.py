@@ -35,12 +35,14 @@ def make_parser():
   keras-adaptive predict cat.png
   keras-adaptive predict photos/ --threshold 0.9
   keras-adaptive predict photos/ more/dog.jpg --json > answers.jsonl
-  keras-adaptive predict photos/ --model exported/""")
+  keras-adaptive predict photos/ --model exported/
+  keras-adaptive predict photos/ --model converted.json""")
     predict.add_argument("files", metavar="FILE", nargs="+",
                          help="pictures (PNG, JPEG, WebP and more), or folders of them")
     predict.add_argument("--model", metavar="NAME", default=None,
-                         help="a name that `keras-adaptive list` shows, or a folder that `export` "
-                              f"wrote, which needs no Keras [default: {DEFAULT_MODEL}]")
+                         help="a name that `keras-adaptive list` shows, a folder that `export` "
+                              "wrote, which needs no Keras, or a .json file that `convert` wrote "
+                              f"[default: {DEFAULT_MODEL}]")
     _add_threshold(predict, None, "the network's calibrated ones, or those exported; else 0.8")
     _add_batch_size(predict, 64)
     predict.add_argument("--json", action="store_true",

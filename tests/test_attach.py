@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_adaptive import EarlyExitPredictor, exit_macs
+from keras_adaptive import EarlyExitPredictor, exit_macs, export_stages
 from keras_adaptive.attach import attach_exits, exit_places
 from keras_adaptive.models.baselines import ResNet
 from keras_adaptive.training.losses import LastExitDistillation
@@ -107,7 +107,7 @@ def test_a_head_of_ones_own_is_used(batch):
     model = attach_exits(make_classifier(), at=["b"], head=dense_head)
 
     assert isinstance(model.get_layer("exit1"), keras.layers.Dense)
-    with pytest.raises(ValueError, match="`head` must give logits of shape .None, 5."):
+    with pytest.raises(ValueError, match="`head` must give logits of shape .batch, 5."):
         attach_exits(make_classifier(), at=["b"], head=lambda x, n, name: x)
 
 
@@ -203,6 +203,79 @@ def test_equal_names_in_nested_models_keep_them_closed(batch):
     assert attach_exits(classifier, count=1).num_exits == 2
     with pytest.raises(ValueError, match="no layer 'conv'"):
         attach_exits(classifier, at=["conv"])
+
+
+def test_heads_do_not_read_channels_first_as_last():
+    """Sizes would pass for channels, silently; a head of one's own knows better."""
+    inputs = keras.Input((3, 16, 16))
+    x = keras.layers.Conv2D(4, 3, data_format="channels_first", name="conv")(inputs)
+    x = keras.layers.GlobalAveragePooling2D(data_format="channels_first")(x)
+    classifier = keras.Model(inputs, keras.layers.Dense(5)(x))
+
+    with pytest.raises(ValueError, match="channels_first.*`head`"):
+        attach_exits(classifier, at=["conv"])
+    model = attach_exits(classifier, at=["conv"], head=lambda x, n, name: dense_head(
+        keras.layers.Permute((2, 3, 1))(x), n, name))
+    assert model.num_exits == 2
+
+
+@pytest.mark.parametrize("end", [keras.ops.softmax, keras.activations.softmax])
+def test_a_softmax_that_is_no_layer_is_read_before(batch, end):
+    """In a nested model, too, whose calls are repeated in the new one."""
+    inputs = keras.Input((16, 16, 3))
+    body = make_classifier()
+    classifier = keras.Model(inputs, end(body(inputs)))
+    expected = classifier.predict(batch, verbose=0)
+
+    model = attach_exits(classifier, at=["b"])
+
+    logits = model.predict(batch, verbose=0)[-1]
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(keras.ops.softmax(logits)), expected)
+    np.testing.assert_array_equal(logits, body.predict(batch, verbose=0))
+
+
+def test_the_number_of_pictures_may_be_fixed():
+    inputs = keras.Input(batch_shape=(4, 16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(inputs)
+    classifier = keras.Model(inputs, dense_head(x, 5, "top"))
+
+    model = attach_exits(classifier, count=np.int64(1))
+
+    assert [tuple(output.shape) for output in model.outputs] == [(4, 5), (4, 5)]
+
+
+def softmax_of_ones_own(x):
+    return keras.ops.softmax(x)
+
+
+@pytest.mark.parametrize("end", [
+    lambda x: keras.layers.Dense(5, activation=softmax_of_ones_own)(x),
+    lambda x: keras.layers.Lambda(softmax_of_ones_own)(keras.layers.Dense(5)(x)),
+])
+def test_probabilities_of_ones_own_code_are_not_taken_for_logits(end):
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(inputs)
+    classifier = keras.Model(inputs, end(keras.layers.GlobalAveragePooling2D()(x)))
+
+    with pytest.raises(ValueError, match="gives probabilities.*End it with a Softmax layer"):
+        attach_exits(classifier, at=["conv"])
+
+
+def test_attached_exits_are_calibrated_and_exported(batch, tmp_path):
+    """As those of any other network: thresholds are found, and stages give the same answers."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    model = attach_exits(make_classifier("softmax"), count=1)
+    predictor = EarlyExitPredictor(model)
+
+    predictor.calibrate(batch, np.arange(6) % 5, macs=exit_macs(model)[-1])
+    export_stages(model, tmp_path / "stages", thresholds=predictor.threshold)
+
+    exported = EarlyExitPredictor.from_export(tmp_path / "stages").predict(batch)
+    expected = predictor.predict(batch)
+    np.testing.assert_allclose(exported.probabilities, expected.probabilities, atol=1e-5)
+    np.testing.assert_array_equal(exported.exits, expected.exits)
 
 
 @pytest.mark.slow

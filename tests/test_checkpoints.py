@@ -16,9 +16,9 @@ ARGS = {
 }
 
 
-def state_of(args, **changes):
+def state_of(args, size=24, **changes):
     """Return a state dict that fits, with random weights: zeros where the shapes say so."""
-    network, arguments = translate(args, 24)
+    network, arguments = translate(args, size)
     rng = np.random.default_rng(0)
     state = {place.name: rng.uniform(0.5, 1, place.torch_shape).astype("float32")
              for place in checkpoints._places(network(**arguments))}
@@ -77,25 +77,6 @@ def test_weights_that_no_exit_uses_are_listed_in_a_warning(parity):
         from_state_dict({**fitting, idle: np.zeros(1)}, args, 24)
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"arch": "RANET"}, "one of .'RANet', 'msdnet'.. Received: 'RANET'. Did you mean 'RANet'"),
-    ({"arch": "RANet"}, "lacks .'block_step', 'scale_list', 'compress_factor'."),
-    ({"data": "mnist"}, "one of .*'ImageNet'"),
-])
-def test_arguments_that_say_too_little_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        translate({**ARGS, **change})
-
-
-def test_sides_and_classes_follow_from_the_data():
-    _, cifar = translate({**ARGS, "data": "cifar100"})
-    _, imagenet = translate({**ARGS, "data": "ImageNet"}, image_shape=(160, 192))
-
-    assert (cifar["input_shape"], cifar["num_classes"]) == ((32, 32, 3), 100)
-    assert (imagenet["input_shape"], imagenet["num_classes"]) == ((160, 192, 3), 1000)
-    assert cifar["growth_factors"] == [1, 2]
-
-
 @pytest.mark.parametrize("wrap", [
     lambda state: state,
     lambda state: {"epoch": 3, "best_prec1": 70.5, "arch": "msdnet", "state_dict": {
@@ -123,32 +104,66 @@ def test_a_file_of_the_authors_is_read(parity):
         assert np.abs(keras.ops.convert_to_numpy(logits[-1]) - given["logits_5"]).max() < 2e-4
 
 
-def test_files_that_hold_something_else_are_refused(tmp_path):
+def test_tensors_are_taken_as_arrays_are(state):
+    """bfloat16 is what NumPy lacks; its values are exact in float32."""
     torch = pytest.importorskip("torch")
-    torch.save({"state_dict": {"a": 1}}, tmp_path / "numbers.pth")
-    torch.save(pytest.importorskip, tmp_path / "code.pth")  # a function: never loaded
-    (tmp_path / "text.pth").write_text("no checkpoint")
+    tensors = {name: torch.tensor(value).bfloat16() for name, value in state.items()}
 
-    with pytest.raises(ValueError, match="holds no state dict"):
-        from_torch(tmp_path / "numbers.pth", ARGS)
-    for name in ("code", "text"):
-        with pytest.raises(ValueError, match="is no checkpoint of tensors"):
-            from_torch(tmp_path / f"{name}.pth", ARGS)
-    with pytest.raises(ValueError, match="There is no file"):
-        from_torch(tmp_path / "nothing.pth", ARGS)
+    model = from_state_dict(tensors, ARGS, 24)
+
+    rounded = {name: tensor.float().numpy() for name, tensor in tensors.items()}
+    for ours, theirs in zip(model.get_weights(), from_state_dict(rounded, ARGS, 24).get_weights()):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"classifier.0.linear.bias": np.full(10, np.nan)}, "1 weights hold NaN.*linear.bias"),
+    ({"module.classifier.0.linear.bias": np.zeros(10)}, "with and without the prefix"),
+    ({0: np.zeros(10)}, "has names.*the key 0, of type int"),
+    ({"classifier.0.linear.bias": np.array(["a"] * 10)}, "real numbers.*dtype <U1"),
+])
+def test_what_is_no_weight_of_one_network_is_told(state, changes, message):
+    with pytest.raises(CheckpointError, match=message):
+        from_state_dict({**state, **changes}, ARGS, 24)
+
+
+def test_a_first_sub_network_without_blocks_is_left_out():
+    """The authors' program builds it (`nBlocks` 0); its base features then feed no exit."""
+    args = {"arch": "RANet", "data": "cifar10", "nBlocks": 0, "nChannels": 4, "growthRate": 4,
+            "grFactor": "4-2-1", "bnFactor": "4-2-1", "scale_list": "1-2-3", "block_step": 1,
+            "compress_factor": 0.25, "step": 2, "stepmode": "even", "reduction": 0.5}
+    idle = "FirstLayer.layers.2.net.0.weight"
+
+    with pytest.warns(UserWarning, match=f"no exit uses.*{idle}"):
+        model = from_state_dict(state_of(args, size=16, **{idle: np.zeros(1)}), args, 16)
+
+    logits = model(np.zeros((1, 16, 16, 3), "float32"))
+    assert [tuple(exit_logits.shape) for exit_logits in logits] == [(1, 10)] * 2
+
+
+def test_photographs_become_inputs_as_in_the_authors_tests(state):
+    """ImageNet: the shorter side becomes 256, 224 are cut out; CIFAR: pictures as they are."""
+    from keras_adaptive.picture_files import InputRule
+
+    cifar = from_state_dict(state, ARGS, 24, normalization="cifar10").input_rule
+    imagenet = translate({**ARGS, "data": "ImageNet"})[1]["input_rule"]
+
+    assert InputRule.from_dict(cifar, 3) == InputRule((24, 24), 3)
+    assert InputRule.from_dict(imagenet, 3) == InputRule((224, 224), 3, "bilinear", 0.875)
 
 
 def test_the_command_writes_weights_and_model(state, tmp_path, capsys):
+    """Into a folder that it makes; what it prints is Python that reads them."""
     torch = pytest.importorskip("torch")
     torch.save({name: torch.tensor(value) for name, value in state.items()}, tmp_path / "c.pth")
     (tmp_path / "args.json").write_text(json.dumps(ARGS))
 
     status = cli.main(["convert", str(tmp_path / "c.pth"), "--args", str(tmp_path / "args.json"),
-                       "--image-size", "24", "--output", str(tmp_path / "net")])
+                       "--image-size", "24", "--output", str(tmp_path / "new" / "net")])
 
     assert status == 0
-    assert "net.weights.h5" in capsys.readouterr().out
-    model = keras.models.model_from_json((tmp_path / "net.json").read_text())
-    model.load_weights(tmp_path / "net.weights.h5")
-    for ours, theirs in zip(model.get_weights(), from_state_dict(state, ARGS, 24).get_weights()):
+    namespace = {}
+    exec(capsys.readouterr().out, namespace)
+    for ours, theirs in zip(namespace["model"].get_weights(),
+                            from_state_dict(state, ARGS, 24).get_weights()):
         np.testing.assert_array_equal(ours, theirs)

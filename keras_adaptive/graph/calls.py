@@ -180,6 +180,19 @@ def tensors_by_layer(model):
             for name, node in zip(names, nodes) if names.count(name) == 1}
 
 
+def last_call(model):
+    """Return what makes a model's one output, in this model's graph.
+
+    Args:
+        model: `keras.Model`, Functional or Sequential, whose output is not its input.
+
+    Returns:
+        Tuple of the `keras.Operation`, a layer or not, and the list of tensors that it takes.
+    """
+    node = _maker(_graph_of(model).outputs[0])
+    return node.operation, list(node.input_tensors)
+
+
 def trainable_variables(operation):
     """Return the variables an operation was made to train, also where it is frozen now."""
     if not isinstance(operation, keras.layers.Layer):

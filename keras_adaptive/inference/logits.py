@@ -1,9 +1,14 @@
 """Whether the exits of a model give logits or probabilities, and how to read before a softmax."""
 
 import keras
+import numpy as np
 
-from keras_adaptive.graph import flatten, tensors_by_layer
+from keras_adaptive.graph import flatten, last_call
 from keras_adaptive.models import MultiExitModel
+
+_SOFTMAX_FUNCTIONS = (keras.activations.softmax, keras.ops.softmax)
+
+_KNOWN_PACKAGES = {"keras", "keras_adaptive"}
 
 # Operations that pass probabilities on as probabilities.
 _TRANSPARENT = ("Cast", "Copy", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze")
@@ -15,14 +20,15 @@ def exits_give_logits(model, from_logits="auto"):
     Args:
         model: `keras.Model`, Functional or Sequential. A `MultiExitModel` always gives logits.
         from_logits: True, False, or `"auto"`: an exit gives probabilities if its last operation is
-            a softmax, and logits otherwise.
+            a softmax, and logits otherwise. An operation of one's own, such as a `Lambda`, is run
+            on a few random numbers: it gives probabilities if all rows add up to 1.
 
     Returns:
         List of bools, one per output.
 
     Raises:
         ValueError: If `from_logits` is something else; if it is `"auto"` and an exit ends with a
-            sigmoid, which is neither.
+            sigmoid, which is neither, or with an operation of one's own that cannot be run.
     """
     if from_logits != "auto" and not isinstance(from_logits, bool):
         raise ValueError(
@@ -35,7 +41,7 @@ def exits_give_logits(model, from_logits="auto"):
     graph = flatten(model)
     makers = {value: call for call in graph.calls for value in call.outputs}
     return [
-        _gives_logits(number, value, makers)
+        _gives_logits(number, value, makers, graph.specs)
         for number, value in enumerate(graph.outputs, start=1)
     ]
 
@@ -56,18 +62,17 @@ def logits_of(model, is_trainable=True):
     output = model.outputs[0]
     if exits_give_logits(model)[0]:
         return output
-    layer = model.layers[-1]
-    (before, *_), _ = tensors_by_layer(model).get(layer.name, ([None], []))
-    if isinstance(layer, keras.Model) and len(layer.outputs) == 1:
+    operation, (before, *_) = last_call(model)
+    if isinstance(operation, keras.Model) and len(operation.outputs) == 1:
         # A classifier with something in front, such as what scales the pixels.
-        inside = keras.Model(layer.inputs[0], logits_of(layer, is_trainable),
-                             name=f"{layer.name}_logits")
+        inside = keras.Model(operation.inputs[0], logits_of(operation, is_trainable),
+                             name=f"{operation.name}_logits")
         return inside(before)
-    linear = without_softmax(layer, model.name)
+    linear = without_softmax(operation, model.name)
     if linear is None:
         return before
     logits = linear(before)
-    linear.set_weights(layer.get_weights())
+    linear.set_weights(operation.get_weights())
     linear.trainable = is_trainable
     return logits
 
@@ -84,21 +89,23 @@ def without_softmax(operation, model_name):
     """
     if type(operation).__name__ == "Softmax" or (
             isinstance(operation, keras.layers.Activation)
-            and operation.activation is keras.activations.softmax):
+            and operation.activation in _SOFTMAX_FUNCTIONS):
         return None
-    if isinstance(operation, keras.layers.Dense) and (
-            operation.activation is keras.activations.softmax):
+    if isinstance(operation, keras.layers.Dense) and operation.activation in _SOFTMAX_FUNCTIONS:
         return keras.layers.Dense.from_config({**operation.get_config(), "activation": "linear",
                                                "name": f"{operation.name}_logits"})
     raise ValueError(
-        f"{model_name!r} ends with {operation.name!r}, a {type(operation).__name__}, whose logits "
-        "are not to be had. End it with a Dense layer or a Softmax layer over the classes."
+        f"{model_name!r} ends with {operation.name!r}, a {type(operation).__name__} that gives "
+        "probabilities, whose logits are not to be had. End it with a Softmax layer over the "
+        "classes, or with `Dense(..., activation=\"softmax\")`."
     )
 
 
-def _gives_logits(number, value, makers):
+def _gives_logits(number, value, makers, specs):
     while value in makers:
         call = makers[value]
+        if _is_of_ones_own(call.operation):
+            return not _gives_probabilities(number, value, call, specs)
         name = _last_function(call.operation)
         if name == "softmax":
             return False
@@ -123,3 +130,33 @@ def _last_function(operation):
         return "Identity" if is_identity else name
     name = type(operation).__name__
     return name.lower() if name in ("Softmax", "Sigmoid") else name
+
+
+def _is_of_ones_own(operation):
+    """Return whether an operation, or its activation, is code that Keras does not know."""
+    packages = {(getattr(code, "__module__", None) or "").split(".")[0]
+                for code in (type(operation), getattr(operation, "activation", None))
+                if code is not None}
+    return not packages <= _KNOWN_PACKAGES or isinstance(operation, keras.layers.Lambda)
+
+
+def _gives_probabilities(number, value, call, specs):
+    """Return whether all rows that a call gives add up to 1, whatever the call is given."""
+    rng = np.random.default_rng(0)
+    given = {}
+    for read in call.inputs:
+        batch, *sizes = specs[read].shape
+        shape = (batch or 8, *(size or 32 for size in sizes))
+        given[read] = keras.ops.cast(rng.normal(size=shape).astype("float32"), specs[read].dtype)
+    try:
+        output = call.run(given)[call.outputs.index(value)]
+        rows = keras.ops.convert_to_numpy(keras.ops.cast(output, "float32"))
+    except Exception as error:  # whatever one's own code raises
+        raise ValueError(
+            f"Exit {number} ends with {call.name!r}, of which nobody can tell whether it gives "
+            f"logits or probabilities: run on random numbers, it raises {type(error).__name__}. "
+            "End the model with a Dense layer or a Softmax layer over the classes, or pass "
+            "`from_logits` yourself."
+        ) from error
+    # Half precision has three digits.
+    return bool((rows >= 0).all() and np.allclose(rows.sum(axis=-1), 1, atol=1e-2))

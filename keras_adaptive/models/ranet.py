@@ -89,7 +89,8 @@ class RANet(ConfiguredModel):
         growth_rate: int. Channels a layer adds, times the growth factor.
         growth_factors: sequence of ints, one per sub-network, coarsest first.
         bottleneck_factors: sequence of ints, one per sub-network. Defaults to `growth_factors`.
-        blocks: int. Blocks, and exits, of the first sub-network.
+        blocks: int. Blocks, and exits, of the first sub-network. With 0 it is left out; the second
+            one, which then has nothing to fuse, stays at its own resolution.
         block_step: int. Blocks that each further sub-network has more: its exits.
         layers_per_block: int. Layers of a block, at least 2 where sub-networks fuse.
         layer_growth: `"even"`, all blocks alike, or `"linear"`, block n has n times as many layers.
@@ -114,7 +115,7 @@ class RANet(ConfiguredModel):
 
     Raises:
         ValueError: If the arguments describe a network that cannot be built: numbers of factors
-            and scales that differ, no blocks, fusion blocks of one layer, branches without a
+            and scales that differ, no exit, fusion blocks of one layer, branches without a
             channel, or maps that do not fit the reference pooling.
 
     Reference:
@@ -208,8 +209,11 @@ def _check_counts(scales, growth_factors, bottleneck_factors, blocks, block_step
             "`bottleneck_factors` needs one number per sub-network. "
             f"Received {len(bottleneck_factors)} for {len(scales)} `scales`."
         )
-    if blocks < 1:
-        raise ValueError(f"`blocks` must be at least 1. Received: blocks={blocks}.")
+    if blocks < 0 or (blocks == 0 and (len(scales) == 1 or block_step == 0)):
+        raise ValueError(
+            "`blocks` must be at least 1, or 0 where further sub-networks have exits. "
+            f"Received: blocks={blocks}."
+        )
     if layers_per_block < (2 if len(scales) > 1 else 1):
         raise ValueError(
             "`layers_per_block` must be at least 2 where sub-networks fuse, and at least 1 for a "

@@ -35,6 +35,45 @@ def test_the_last_operation_tells(features):
     assert found == {name: is_logits for name, (_, is_logits) in outputs.items()}
 
 
+class Temperature(keras.layers.Layer):
+    """A layer of one's own, which Keras knows nothing of."""
+
+    def call(self, x):
+        return keras.ops.softmax(x / 2.0)
+
+
+def test_code_of_ones_own_is_asked_what_it_gives(features):
+    """Rows that add up to 1 are probabilities, whatever made them."""
+    logits = keras.layers.Dense(3)(features)
+    outputs = {
+        "activation": (keras.layers.Dense(3, activation=lambda x: keras.ops.softmax(x))(features),
+                       False),
+        "other activation": (keras.layers.Dense(3, activation=lambda x: 2 * x)(features), True),
+        "lambda": (keras.layers.Lambda(lambda x: keras.ops.softmax(x))(logits), False),
+        "other lambda": (keras.layers.Lambda(lambda x: x - 1.0)(logits), True),
+        "layer": (Temperature()(logits), False),
+        "cast": (keras.ops.cast(Temperature()(logits), "float32"), False),
+    }
+    model = keras.Model(features, [output for output, _ in outputs.values()])
+
+    found = dict(zip(outputs, exits_give_logits(model)))
+
+    assert found == {name: is_logits for name, (_, is_logits) in outputs.items()}
+
+
+def test_code_that_cannot_be_asked_needs_an_answer(features):
+    def fail(x):
+        if not isinstance(x, keras.KerasTensor):
+            raise RuntimeError("out of order")
+        return x
+
+    model = keras.Model(features, keras.layers.Lambda(fail, output_shape=(4,))(features))
+
+    with pytest.raises(ValueError, match="Exit 1 ends with 'lambda.*RuntimeError.*`from_logits`"):
+        exits_give_logits(model)
+    assert exits_give_logits(model, True) == [True]
+
+
 def test_a_multi_exit_model_gives_logits(features):
     """It is trained on logits, whatever its last layer looks like."""
     model = MultiExitModel(features, [keras.layers.Dense(3, activation="softmax")(features)])
