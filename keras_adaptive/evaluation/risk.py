@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from keras_adaptive.evaluation.thresholds import NEVER, ChosenThresholds, check_exit_macs
+from keras_adaptive.evaluation.arguments import check_exit_macs, check_inner_share
+from keras_adaptive.evaluation.thresholds import NEVER, ChosenThresholds
 
 # Thresholds that are tested, from the most careful on. They are fixed beforehand, as the proof
 # wants; confidences crowd near 1, and so do they.
@@ -37,9 +38,8 @@ def choose_safe_threshold(outputs, exit_macs, max_loss, confidence=0.95, seed=0)
         theorem 3.
     """
     macs = check_exit_macs(exit_macs, outputs.num_exits)
-    for name, value in (("max_loss", max_loss), ("confidence", confidence)):
-        if not 0 < value < 1:
-            raise ValueError(f"`{name}` is a share between 0 and 1. Received: {value!r}.")
+    check_inner_share("max_loss", max_loss)
+    check_inner_share("confidence", confidence)
     num_pictures = len(outputs.labels)
     order = np.random.default_rng(seed).permutation(num_pictures)
     right = outputs.is_right[:, order].astype("int8")
