@@ -5,7 +5,7 @@ import numbers
 import keras
 
 from keras_adaptive.graph import exit_macs, flatten, inline, layer_macs, tensors_by_layer
-from keras_adaptive.inference.logits import logits_of
+from keras_adaptive.graph.logits import logits_of
 from keras_adaptive.layers import ExitHead
 from keras_adaptive.models import MultiExitModel
 from keras_adaptive.names import did_you_mean

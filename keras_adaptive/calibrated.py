@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 
+from keras_adaptive.evaluation.arguments import check_exit_macs
 from keras_adaptive.evaluation.calibration import (
     confidence_auroc,
     expected_calibration_error,
@@ -14,7 +15,7 @@ from keras_adaptive.evaluation.calibration import (
     scale_temperatures,
 )
 from keras_adaptive.evaluation.risk import choose_safe_threshold
-from keras_adaptive.evaluation.thresholds import ThresholdSearch, check_exit_macs
+from keras_adaptive.evaluation.thresholds import ThresholdSearch
 from keras_adaptive.files import write_whole
 from keras_adaptive.names import check_keys
 

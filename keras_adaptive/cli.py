@@ -116,12 +116,14 @@ def _converted(name):
 def _evaluate(arguments):
     from keras_adaptive import zoo
     from keras_adaptive.curves import plot_accuracy
+    from keras_adaptive.evaluation.arguments import check_shared_thresholds
     from keras_adaptive.evaluation.operating_points import evaluate, spread, write_points
     from keras_adaptive.plots import check_figure_path, save_figure
     from keras_adaptive.training.datasets import check_classes, check_labels, load_data
 
     if arguments.plot:
         check_figure_path(arguments.plot)
+    check_shared_thresholds(arguments.threshold)
     model = zoo.load(arguments.model, pretrained=True)
     with contextlib.redirect_stdout(sys.stderr):  # Keras reports downloads and progress there
         size = model.input_shape[1]

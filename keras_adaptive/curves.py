@@ -124,11 +124,13 @@ def plot_equal_schedule(points, title=None):
     """
     figure = new_figure(7.2, 4.6)
     axes = figure.add_axes((0.11, 0.13, 0.85, 0.77))
+    # Of different length, so that two networks of one colour have different marks.
+    colors, marks = (_LINE, _DOTS, *_OTHERS), "osD^v"
     for number, network in enumerate(dict.fromkeys(point.network for point in points)):
-        color = (_LINE, _DOTS, *_OTHERS)[number]
+        color, mark = colors[number % len(colors)], marks[number % len(marks)]
         for protocol, name, look in (
                 ("budgeted", "within a budget", {"linewidth": 2.4}),
-                ("anytime", "each exit", {"linestyle": ":", "marker": "osD^vP"[number],
+                ("anytime", "each exit", {"linestyle": ":", "marker": mark,
                                           "markerfacecolor": "white"})):
             _draw(axes, [p for p in points if (p.network, p.protocol) == (network, protocol)],
                   f"{network}, {name}", color=color, **look)

@@ -259,11 +259,12 @@ def save_figure(figure, path, dpi=120, num_colors=None):
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def fill(partial):
-        figure.savefig(partial, dpi=dpi, facecolor="white")
+        # Named, as to a path without an ending matplotlib would add one.
+        figure.savefig(partial, dpi=dpi, facecolor="white", format=path.suffix[1:] or "png")
         if num_colors is not None:
             with Image.open(partial) as image:
                 fewer = image.convert("RGB").quantize(num_colors)
-            fewer.save(partial)
+            fewer.save(partial, format=None if path.suffix else "png")
 
     write_whole(path, fill)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from keras_adaptive.agreement import Agreement, measure_agreement
 from keras_adaptive.files import write_whole
 from keras_adaptive.graph import exit_macs, exit_parameters, peak_activations
-from keras_adaptive.inference.logits import exits_give_logits
+from keras_adaptive.graph.logits import exits_give_logits
 from keras_adaptive.shrinking import read_reduced, shrink, thumbnail_ratio
 from keras_adaptive.thumbnail_quality import ThumbnailQuality, average, measure_thumbnails
 from keras_adaptive.thumbnails import encode, quantize

@@ -119,6 +119,7 @@ def test_threshold_may_differ_between_exits(untrained_zoo, capsys):
     (["train", "no_such_recipe"], "no_such_recipe"),
     (["publish", "ranet_cifar10", "--folder", "no_such"], "no_such has no best.weights.h5"),
     (["evaluate", "--data", "no_such.npz"], "does not exist"),
+    (["evaluate", "--data", "no_such.npz", "--threshold", "0.5", "-0.5"], "confidences of 0 or mo"),
     (["plot", "--data", "no_such.npz"], "does not exist"),
     (["card", "ranet_cifar", "--data", "no_such.npz"], "Did you mean 'ranet_cifar10'?"),
 ])

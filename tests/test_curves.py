@@ -87,6 +87,19 @@ def test_equal_schedules_have_two_lines_for_each_network():
         assert list(line.get_xdata()) == [10, 20] and list(line.get_ydata()) == [30, 40]
 
 
+def test_many_networks_of_equal_schedule_look_different():
+    """Colours and marks begin anew, but not both at the same network."""
+    points = [EqualSchedulePoint(f"network {number}", "recipe", 6, "pictures", protocol, 1e7, 0.3)
+              for number in range(13) for protocol in ("anytime", "budgeted")]
+
+    axes, = plot_equal_schedule(points).axes
+
+    assert len(axes.lines) == 26
+    looks = {(line.get_color(), line.get_marker()) for line in axes.lines if line.get_marker()
+             != "None"}
+    assert len(looks) == 13
+
+
 def test_histogram_has_a_bar_per_exit_and_setting():
     figure = plot_exit_histogram({"careful": (0.2, 0.8), "quick": (0.7, 0.3)}, [8e6, 2e7])
 

@@ -11,7 +11,7 @@ from keras_adaptive import export as export_module
 from keras_adaptive.evaluation.thresholds import NEVER
 from keras_adaptive.export import export_stages
 from keras_adaptive.exported import ExportedNetwork
-from keras_adaptive.inference.logits import exits_give_logits
+from keras_adaptive.graph.logits import exits_give_logits
 from keras_adaptive.inference.prediction import Prediction
 from keras_adaptive.manifest import MANIFEST, Manifest
 from keras_adaptive.models import RANet

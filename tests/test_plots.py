@@ -8,6 +8,7 @@ from keras_adaptive.evaluation import ExitOutputs
 from keras_adaptive.inference.prediction import Prediction
 from keras_adaptive.plots import (
     check_figure_path,
+    new_figure,
     plot_gallery,
     plot_pictures,
     plot_thumbnails,
@@ -154,6 +155,15 @@ def test_fewer_colours_make_a_figure_smaller(tmp_path):
 
     assert (tmp_path / "few.png").stat().st_size < (tmp_path / "all.png").stat().st_size
     assert Image.open(tmp_path / "few.png").size == Image.open(tmp_path / "all.png").size
+
+
+@pytest.mark.parametrize("num_colors", [None, 16])
+def test_a_figure_is_saved_under_the_very_name(tmp_path, num_colors):
+    """Also without an ending, as PNG, and nothing else is left in the folder."""
+    save_figure(new_figure(1, 1), tmp_path / "figure", num_colors=num_colors)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["figure"]
+    assert Image.open(tmp_path / "figure").format == "PNG"
 
 
 def test_a_format_that_cannot_be_written_is_told_beforehand():

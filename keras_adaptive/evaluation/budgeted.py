@@ -5,12 +5,12 @@ Thresholds are chosen on a validation part and measured on a test part.
 
 import csv
 import dataclasses
-import pathlib
 
 import numpy as np
 
-from keras_adaptive.evaluation.thresholds import NEVER, ThresholdSearch, check_exit_macs
-from keras_adaptive.files import write_whole
+from keras_adaptive.evaluation.arguments import check_exit_macs, check_positive
+from keras_adaptive.evaluation.tables import cost_text, write_table
+from keras_adaptive.evaluation.thresholds import NEVER, ThresholdSearch
 
 NUM_POINTS = 39  # of the papers' curves
 
@@ -45,12 +45,20 @@ def evaluate_budgeted(validation, test, exit_macs, budgets=None, smooth=False):
         List of `BudgetedPoint`, one per budget.
 
     Raises:
-        ValueError: If `validation`, `test` and `exit_macs` are not of the same exits.
+        ValueError: If `validation`, `test` and `exit_macs` are not of the same exits, or `budgets`
+            is no sequence of numbers above 0.
     """
     _check_same_exits(validation, test)
     macs = check_exit_macs(exit_macs, validation.num_exits)
     if budgets is None:
         budgets = np.linspace(macs[0], macs[-1], NUM_POINTS)
+    if np.ndim(budgets) != 1:
+        raise ValueError(
+            "`budgets` is a sequence of mean multiply-adds, such as [2e7] for a single one. "
+            f"Received: {budgets!r}."
+        )
+    for position, budget in enumerate(budgets):
+        check_positive(f"budgets[{position}]", budget, "multiply-adds")
     search = ThresholdSearch(validation, macs, _papers_thresholds(validation), smooth)
     return [_point(search.within(macs=float(budget)), test, macs) for budget in budgets]
 
@@ -135,25 +143,22 @@ def write_budgeted(path, points):
     Args:
         path: path of the file. Its folder is made if missing.
         points: list of `BudgetedPoint`.
+
+    Raises:
+        ValueError: If there are no points.
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    exits = range(1, len(points[0].thresholds) + 1)
-
-    def fill(partial):
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*_NUMBERS, *(f"exit{k}_threshold" for k in exits),
-                             *(f"exit{k}_share" for k in exits)])
-            for point in points:
-                writer.writerow([
-                    f"{point.budget:.1f}", int(point.budget_met),
-                    f"{point.validation_accuracy:.6f}", f"{point.validation_macs:.1f}",
-                    f"{point.accuracy:.6f}", f"{point.mean_macs:.1f}",
-                    *(repr(threshold) for threshold in point.thresholds),
-                    *(f"{share:.6f}" for share in point.exit_shares)])
-
-    write_whole(path, fill)
+    write_table(path, [{
+        "budget": cost_text(point.budget),
+        "budget_met": int(point.budget_met),
+        "validation_accuracy": f"{point.validation_accuracy:.6f}",
+        "validation_macs": cost_text(point.validation_macs),
+        "accuracy": f"{point.accuracy:.6f}",
+        "mean_macs": cost_text(point.mean_macs),
+        **{f"exit{number}_threshold": repr(threshold)
+           for number, threshold in enumerate(point.thresholds, start=1)},
+        **{f"exit{number}_share": f"{share:.6f}"
+           for number, share in enumerate(point.exit_shares, start=1)},
+    } for point in points])
 
 
 def read_budgeted(path):
@@ -171,17 +176,15 @@ def read_budgeted(path):
     try:
         return [BudgetedPoint(float(row["budget"]), row["budget_met"] == "1",
                               per_exit(row, "_threshold"),
-                              *(float(row[name]) for name in _NUMBERS[2:]),
+                              *(float(row[name]) for name in (
+                                  "validation_accuracy", "validation_macs", "accuracy",
+                                  "mean_macs")),
                               per_exit(row, "_share"))
                 for row in rows]
     except KeyError as error:
         raise ValueError(
             f"{path} has no column {error}; `write_budgeted` makes such files."
         ) from error
-
-
-_NUMBERS = ("budget", "budget_met", "validation_accuracy", "validation_macs", "accuracy",
-            "mean_macs")
 
 
 def _point(chosen, test, macs):

@@ -5,9 +5,15 @@ import functools
 
 import numpy as np
 
+from keras_adaptive.evaluation.arguments import check_exit_macs, check_thresholds
 from keras_adaptive.files import write_whole
+from keras_adaptive.labels import read_labels
 
 MANY_CLASSES = 20  # with more, top-5 accuracy is told beside the accuracy
+
+# By how much probabilities may miss a sum of 1. Half-precision softmaxes of thousands of classes
+# miss it by less.
+LARGEST_GAP = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +38,12 @@ class SimulatedExits:
     top5_accuracy: float | None = None
 
     def mean_macs(self, exit_macs):
-        """Return the mean multiply-adds of a picture, given the cumulative cost of each exit."""
-        return float(np.dot(self.exit_shares, exit_macs))
+        """Return the mean multiply-adds of a picture, given the cumulative cost of each exit.
+
+        Raises:
+            ValueError: If `exit_macs` are not one positive number per exit, or they decrease.
+        """
+        return float(np.dot(self.exit_shares, check_exit_macs(exit_macs, len(self.exit_shares))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +51,13 @@ class ExitOutputs:
     """Probabilities of all exits on a data set, and the labels.
 
     Args:
-        probabilities: float32 array `(num_exits, n, num_classes)`.
-        labels: int array `(n,)`.
+        probabilities: float32 array `(num_exits, n, num_classes)`, 0 or more; over the classes they
+            add up to 1, as near as a softmax in half precision comes.
+        labels: int array `(n,)`; `(n, 1)` is taken, too.
 
     Raises:
         ValueError: If the shapes do not fit each other, there is no picture, a label is no class,
-            or a probability is no finite number.
+            or these are no probabilities, such as logits.
 
     Example:
 
@@ -62,43 +73,47 @@ class ExitOutputs:
 
     def __post_init__(self):
         probabilities = np.asarray(self.probabilities, dtype="float32")
-        labels = np.asarray(self.labels)
-        if probabilities.ndim != 3 or labels.shape != probabilities.shape[1:2] or not labels.size:
+        if probabilities.ndim != 3 or not probabilities.size:
             raise ValueError(
-                "`probabilities` has the shape (exits, pictures, classes), `labels` (pictures,), "
-                f"and neither is empty. Received: {probabilities.shape} and {labels.shape}."
+                "`probabilities` has the shape (exits, pictures, classes), and none of them is 0. "
+                f"Received: {probabilities.shape}."
             )
-        if labels.dtype.kind not in "iu":
-            raise ValueError(f"`labels` are whole numbers. Received: dtype {labels.dtype}.")
-        if not np.isfinite(probabilities).all():
-            raise ValueError("`probabilities` are finite numbers. Received NaN or infinity.")
-        if labels.min() < 0 or labels.max() >= probabilities.shape[2]:
-            raise ValueError(
-                f"`labels` are 0 to {probabilities.shape[2] - 1}, as there are "
-                f"{probabilities.shape[2]} classes. Received labels from {labels.min()} to "
-                f"{labels.max()}."
-            )
+        labels = read_labels(self.labels, "`labels`", *probabilities.shape[1:])
+        _check_probabilities(probabilities)
         object.__setattr__(self, "probabilities", probabilities)
         object.__setattr__(self, "labels", labels)
 
     @classmethod
-    def from_model(cls, model, x, y, batch_size=256, verbose=0):
+    def from_model(cls, model, x, y, batch_size=256, verbose=0, from_logits="auto"):
         """Run all exits of a model on pictures.
 
         Args:
-            model: `MultiExitModel`, or a Functional model whose outputs are logits.
+            model: `MultiExitModel`, or a Functional model with one output per exit.
             x: array of pictures, or `Photographs`.
-            y: int array of labels. Not read for `Photographs`, which know theirs.
+            y: int array of labels, `(n,)` or `(n, 1)`. Not read for `Photographs`, which know
+                theirs.
             batch_size: int.
             verbose: as in `keras.Model.predict`; not for `Photographs`.
+            from_logits: bool or `"auto"`. Whether the outputs are logits, as for
+                `EarlyExitPredictor`: by itself, an exit that ends in a softmax gives probabilities.
+
+        Raises:
+            ValueError: If there is not one label per picture, a label is no class, or it is not to
+                be told what the outputs are, before the model runs; or outputs that should be
+                probabilities are none.
         """
+        from keras_adaptive.graph.logits import exits_give_logits  # which needs Keras
+
+        is_logits = exits_give_logits(model, from_logits)
         if hasattr(x, "batches"):  # files that are read batch by batch
-            logits, y = _run_batches(model, x.batches(batch_size))
+            answers, y = _run_batches(model, x.batches(batch_size))
             x.warn_of_bad_files()
-            return cls(np.stack([_softmax(values) for values in logits]), y)
-        logits = model.predict(x, batch_size=batch_size, verbose=verbose)
-        logits = logits if isinstance(logits, (list, tuple)) else [logits]
-        return cls(np.stack([_softmax(values) for values in logits]), np.asarray(y))
+        else:
+            y = read_labels(y, "`y`", len(x), model.outputs[0].shape[-1])
+            answers = model.predict(x, batch_size=batch_size, verbose=verbose)
+            answers = answers if isinstance(answers, (list, tuple)) else [answers]
+        return cls(np.stack([_softmax(values) if is_missing else values.astype("float32")
+                             for values, is_missing in zip(answers, is_logits)]), y)
 
     @classmethod
     def load(cls, path):
@@ -107,9 +122,12 @@ class ExitOutputs:
             return cls(arrays["probabilities"], arrays["labels"])
 
     def save(self, path):
-        """Write an `.npz`; nothing half-written is ever found at `path`."""
-        write_whole(path, lambda partial: np.savez_compressed(
-            partial, probabilities=self.probabilities, labels=self.labels))
+        """Write an `.npz`, at `path` as it is; nothing half-written is ever found there."""
+        def fill(partial):
+            with open(partial, "wb") as file:  # to a name without the ending NumPy would add it
+                np.savez_compressed(file, probabilities=self.probabilities, labels=self.labels)
+
+        write_whole(path, fill)
 
     @property
     def num_exits(self):
@@ -161,17 +179,7 @@ class ExitOutputs:
             ValueError: If the number of thresholds is not the number of exits, or one is negative
                 or NaN.
         """
-        thresholds = np.asarray(thresholds, dtype="float32")
-        if thresholds.shape not in ((), (self.num_exits,)):
-            raise ValueError(
-                f"`thresholds` is one number, or one per exit: {self.num_exits}. "
-                f"Received an array of shape {thresholds.shape}."
-            )
-        if not np.all(thresholds >= 0):
-            raise ValueError(
-                "`thresholds` are confidences of 0 or more, and not NaN. "
-                f"Received: {thresholds.tolist()}."
-            )
+        thresholds = check_thresholds(thresholds, self.num_exits)
         leaves = self.confidences >= thresholds.reshape(-1, 1)
         leaves[-1] = True
         taken = leaves.argmax(axis=0)
@@ -185,8 +193,23 @@ class ExitOutputs:
                               else float(self.is_in_top5[taken, picture].mean()))
 
 
+def _check_probabilities(probabilities):
+    sums = probabilities.sum(axis=-1)
+    if not np.isfinite(sums).all():
+        raise ValueError("`probabilities` are finite numbers. Received NaN or infinity.")
+    if probabilities.min() < 0 or np.abs(sums - 1).max() > LARGEST_GAP:
+        exit, picture = np.unravel_index(np.abs(sums - 1).argmax(), sums.shape)
+        raise ValueError(
+            "`probabilities` are 0 or more, and add up to 1 over the classes. Received numbers "
+            f"from {probabilities.min():.3g} to {probabilities.max():.3g}; those of picture "
+            f"{picture} at exit {exit + 1} add up to {sums[exit, picture]:.3g}. If they are "
+            "logits, take a softmax over the last axis first, as `ExitOutputs.from_model` does "
+            "where a model ends without one (or is told so, with `from_logits=True`)."
+        )
+
+
 def _run_batches(model, batches):
-    """Return the logits of each exit, a list of arrays, and the labels of all pictures."""
+    """Return the outputs of each exit, a list of arrays, and the labels of all pictures."""
     answers, labels = [], []
     for pictures, truth in batches:
         given = model.predict_on_batch(pictures)

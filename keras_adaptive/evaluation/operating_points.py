@@ -2,12 +2,12 @@
 
 import csv
 import dataclasses
-import pathlib
 
 import numpy as np
 
+from keras_adaptive.evaluation.arguments import check_exit_macs, check_shared_thresholds
 from keras_adaptive.evaluation.exit_outputs import ExitOutputs
-from keras_adaptive.files import write_whole
+from keras_adaptive.evaluation.tables import cost_text, write_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +33,13 @@ def evaluate(model, split, thresholds=(0.8,), batch_size=256, verbose=0):
 
     Returns:
         List of `OperatingPoint`.
+
+    Raises:
+        ValueError: If a threshold is no confidence, or labels do not fit; before the model runs.
     """
     from keras_adaptive.graph import exit_macs  # which needs Keras; the other functions do not
 
+    check_shared_thresholds(thresholds)
     outputs = ExitOutputs.from_model(model, split.pictures, split.y, batch_size, verbose)
     return operating_points(outputs, exit_macs(model), thresholds)
 
@@ -64,21 +68,17 @@ def evaluate_anytime(outputs, exit_macs):
         List of `OperatingPoint`, the exits in order.
 
     Raises:
-        ValueError: If `exit_macs` has another length than `outputs` has exits.
+        ValueError: If `exit_macs` are not one positive number per exit, or they decrease.
 
     Reference:
         Anytime prediction of [Huang et al., 2018](https://arxiv.org/abs/1703.09844), section 3.
     """
-    if len(exit_macs) != outputs.num_exits:
-        raise ValueError(
-            f"`exit_macs` takes one number per exit: {outputs.num_exits}. "
-            f"Received {len(exit_macs)}: {list(exit_macs)}."
-        )
+    costs = check_exit_macs(exit_macs, outputs.num_exits).tolist()
     return [
-        OperatingPoint(number, None, accuracy, float(macs), macs / exit_macs[-1],
+        OperatingPoint(number, None, accuracy, macs, macs / costs[-1],
                        tuple(float(k == number) for k in range(1, outputs.num_exits + 1)), top5)
         for number, (accuracy, macs, top5) in enumerate(zip(
-            outputs.accuracies(), exit_macs,
+            outputs.accuracies(), costs,
             outputs.top5_accuracies() or [None] * outputs.num_exits), start=1)
     ]
 
@@ -95,8 +95,9 @@ def operating_points(outputs, exit_macs, thresholds=()):
         List of `OperatingPoint`: the exits in order, then the thresholds as given.
 
     Raises:
-        ValueError: If `exit_macs` has another length than `outputs` has exits.
+        ValueError: If a threshold is no confidence; and as `evaluate_anytime`.
     """
+    check_shared_thresholds(thresholds)
     points = evaluate_anytime(outputs, exit_macs)
     for threshold in thresholds:
         simulated = outputs.simulate(threshold)
@@ -115,31 +116,24 @@ def write_points(path, points):
     Args:
         path: path of the file. Its folder is made if missing.
         points: list of `OperatingPoint`.
+
+    Raises:
+        ValueError: If there are no points.
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shares = [f"exit{number}_share" for number in range(1, len(points[0].exit_shares) + 1)]
-    top5 = [] if points[0].top5_accuracy is None else ["top5_accuracy"]
-
-    def fill(partial):
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["exit", "threshold", "accuracy", *top5, "mean_macs", "cost_share",
-                             *shares])
-            writer.writerows(map(_row, points))
-
-    write_whole(path, fill)
+    write_table(path, [_row(point) for point in points])
 
 
 def _row(point):
-    return [
-        "" if point.exit is None else point.exit,
-        "" if point.threshold is None else point.threshold,
-        f"{point.accuracy:.6f}",
-        *([] if point.top5_accuracy is None else [f"{point.top5_accuracy:.6f}"]),
-        f"{point.mean_macs:.1f}", f"{point.cost_share:.6f}",
-        *(f"{share:.6f}" for share in point.exit_shares),
-    ]
+    return {
+        "exit": "" if point.exit is None else point.exit,
+        "threshold": "" if point.threshold is None else point.threshold,
+        "accuracy": f"{point.accuracy:.6f}",
+        **({} if point.top5_accuracy is None else {"top5_accuracy": f"{point.top5_accuracy:.6f}"}),
+        "mean_macs": cost_text(point.mean_macs),
+        "cost_share": f"{point.cost_share:.6f}",
+        **{f"exit{number}_share": f"{share:.6f}"
+           for number, share in enumerate(point.exit_shares, start=1)},
+    }
 
 
 def read_points(path):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from keras_adaptive.evaluation.thresholds import NEVER, ChosenThresholds, check_exit_macs
+from keras_adaptive.evaluation.arguments import check_exit_macs, check_inner_share
+from keras_adaptive.evaluation.thresholds import NEVER, ChosenThresholds
 
 # Thresholds that are tested, from the most careful on. They are fixed beforehand, as the proof
 # wants; confidences crowd near 1, and so do they.
@@ -37,20 +38,21 @@ def choose_safe_threshold(outputs, exit_macs, max_loss, confidence=0.95, seed=0)
         theorem 3.
     """
     macs = check_exit_macs(exit_macs, outputs.num_exits)
-    for name, value in (("max_loss", max_loss), ("confidence", confidence)):
-        if not 0 < value < 1:
-            raise ValueError(f"`{name}` is a share between 0 and 1. Received: {value!r}.")
+    check_inner_share("max_loss", max_loss)
+    check_inner_share("confidence", confidence)
     num_pictures = len(outputs.labels)
     order = np.random.default_rng(seed).permutation(num_pictures)
     right = outputs.is_right[:, order].astype("int8")
     sure = outputs.confidences[:-1, order]
     picture = np.arange(num_pictures)
-    chosen = NEVER
+    chosen, tested = NEVER, None
     for threshold in _CANDIDATES.astype("float32"):
         leaves = np.concatenate([sure >= threshold, np.ones((1, num_pictures), bool)])
         losses = right[-1] - right[leaves.argmax(axis=0), picture]
-        if not _is_bounded(losses, max_loss, 1 - confidence):
+        # Most candidates move no picture that matters; their test is that of the one before.
+        if not np.array_equal(losses, tested) and not _is_bounded(losses, max_loss, 1 - confidence):
             break
+        tested = losses
         chosen = float(threshold)
     thresholds = (*[chosen] * (outputs.num_exits - 1), 0.0)
     result = outputs.simulate(thresholds)

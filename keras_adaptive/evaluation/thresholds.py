@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_adaptive.evaluation.arguments import check_exit_macs, check_positive, check_share
 from keras_adaptive.evaluation.calibration import fit_temperatures, scale_temperatures
 
 NEVER = 2.0  # above every confidence: nobody leaves, the exit is switched off
@@ -132,9 +133,11 @@ class ThresholdSearch:
         Returns:
             `ChosenThresholds`. Where even the cheapest exit costs more, all pictures leave there
             and `budget_met` is False.
+
+        Raises:
+            ValueError: If `macs` is no number above 0.
         """
-        if not macs > 0:
-            raise ValueError(f"`macs` is a number of multiply-adds above 0. Received: {macs!r}.")
+        check_positive("macs", macs, "multiply-adds")
         limit = macs * _ROUNDING
         feasible = [c for c in self._candidates if c.cost <= limit]
         if not feasible:
@@ -154,8 +157,9 @@ class ThresholdSearch:
             accuracy: float, share of right answers.
 
         Raises:
-            ValueError: If no thresholds that were found are as accurate.
+            ValueError: If `accuracy` is no share, or no thresholds that were found are as accurate.
         """
+        check_share("accuracy", accuracy)
         wanted = np.ceil(accuracy * self._num - 1e-9)  # right answers
         enough = [c for c in self._candidates if c.right >= wanted]
         if not enough:
@@ -281,25 +285,6 @@ class ThresholdSearch:
         return ChosenThresholds((*thresholds, 0.0), right / self._num, cost,
                                 tuple(float(share) for share in shares),
                                 budget, budget is None or cost <= budget * _ROUNDING)
-
-
-def check_exit_macs(exit_macs, num_exits):
-    """Return the costs of the exits as a float64 array.
-
-    Raises:
-        ValueError: If they are not one positive number per exit, not decreasing.
-    """
-    macs = np.asarray(exit_macs, dtype="float64")
-    if macs.shape != (num_exits,):
-        raise ValueError(
-            f"`exit_macs` takes one number per exit: {num_exits}. Received: {exit_macs!r}."
-        )
-    if not np.all(macs > 0) or np.any(np.diff(macs) < 0):
-        raise ValueError(
-            "`exit_macs` are multiply-adds up to each exit: above 0, and no later exit is cheaper. "
-            f"Received: {macs.tolist()}."
-        )
-    return macs
 
 
 def _check_savings(savings, macs):

@@ -3,11 +3,8 @@
 import numpy as np
 
 from keras_adaptive.evaluation.calibration import with_temperature
+from keras_adaptive.evaluation.exit_outputs import LARGEST_GAP
 from keras_adaptive.inference.prediction import Prediction
-
-# By how much probabilities may miss a sum of 1. Half-precision softmaxes of thousands of classes
-# miss it by less.
-_LARGEST_GAP = 0.05
 
 
 class Answers:
@@ -50,7 +47,7 @@ class Answers:
         sums = np.add.reduce(probabilities, axis=1)
         # NaN is not within it. One number needs no calls of NumPy, which are slow on scalars.
         gap = abs(sums.item() - 1) if len(sums) == 1 else np.abs(sums - 1).max()
-        if not gap <= _LARGEST_GAP:
+        if not gap <= LARGEST_GAP:
             self._refuse(number, positions, sums)
         return with_temperature(probabilities, self.temperatures[number - 1])
 

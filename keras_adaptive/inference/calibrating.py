@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from keras_adaptive.evaluation import ExitOutputs
+from keras_adaptive.evaluation.arguments import check_inner_share, check_positive, check_share
 from keras_adaptive.evaluation.risk import choose_safe_threshold
 from keras_adaptive.evaluation.thresholds import ThresholdSearch
 from keras_adaptive.inference.progress import show_progress
@@ -17,6 +18,10 @@ from keras_adaptive.inference.stage_times import (
     subsets_for_savings,
     time_side_by_side,
 )
+from keras_adaptive.labels import read_labels
+
+_CONFIDENCE = 0.95  # of a promise for which none was given
+_NO_PICTURES = "`x` holds no pictures; thresholds are chosen on some thousand."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,19 +33,20 @@ class Aim:
         accuracy: float, the share of right answers wanted.
         max_loss: float, the share of accuracy that may be lost.
         latency_ms: number, the mean milliseconds allowed.
-        confidence: float in (0, 1), for `max_loss`.
+        confidence: float in (0, 1), for `max_loss`, or `None` for 0.95.
         is_fastest: bool. Whether exits are chosen too, by measured time.
 
     Raises:
-        ValueError: If not one aim is given, or the exits are to be chosen for an aim that time has
-            no part in.
+        ValueError: If not one aim is given, it is out of its range, `confidence` is given for
+            another than `max_loss`, or the exits are to be chosen for an aim that time has no part
+            in.
     """
 
     macs: float | None
     accuracy: float | None
     max_loss: float | None
     latency_ms: float | None
-    confidence: float
+    confidence: float | None
     is_fastest: bool
 
     def __post_init__(self):
@@ -51,11 +57,21 @@ class Aim:
                 "`calibrate` takes one of `macs`, `accuracy`, `max_loss` and `latency_ms`. "
                 f"Received: {', '.join(f'{name}={value}' for name, value in wanted.items())}."
             )
-        if self.latency_ms is not None and not self.latency_ms > 0:
-            raise ValueError(
-                "`latency_ms` is a number of milliseconds above 0, the mean of a picture. "
-                f"Received: {self.latency_ms!r}."
-            )
+        for name, unit in (("macs", "multiply-adds"), ("latency_ms", "milliseconds")):
+            if wanted[name] is not None:
+                check_positive(name, wanted[name], unit)
+        if self.accuracy is not None:
+            check_share("accuracy", self.accuracy)
+        if self.max_loss is not None:
+            check_inner_share("max_loss", self.max_loss)
+        if self.confidence is not None:
+            check_inner_share("confidence", self.confidence)
+            if self.max_loss is None:
+                raise ValueError(
+                    "`confidence` is that of the promise which `max_loss` makes; the other aims "
+                    f"promise nothing. Received: confidence={self.confidence!r} without "
+                    "`max_loss`."
+                )
         if self.is_fastest and self.accuracy is None and self.latency_ms is None:
             raise ValueError(
                 '`exits="fastest"` chooses exits by time: for an `accuracy`, or the best accuracy '
@@ -80,7 +96,8 @@ class Aim:
             `ChosenThresholds`.
         """
         if self.max_loss is not None:
-            return choose_safe_threshold(outputs, macs, self.max_loss, self.confidence)
+            return choose_safe_threshold(outputs, macs, self.max_loss,
+                                         self.confidence or _CONFIDENCE)
         costs = macs if times is None else times.cumulative_ms
         is_smooth = self.accuracy is None
         search = ThresholdSearch(outputs, costs, starts, smooth=is_smooth, savings=savings)
@@ -121,7 +138,8 @@ class Variant:
     make_schedule: Callable
 
 
-def run_all_exits(stages, read, network_input, images, labels, batch_size, verbose, num_timed):
+def run_all_exits(stages, read, network_input, images, labels, num_classes, batch_size, verbose,
+                  num_timed):
     """Run all stages on all pictures, without choosing.
 
     Args:
@@ -130,6 +148,7 @@ def run_all_exits(stages, read, network_input, images, labels, batch_size, verbo
         network_input: `NetworkInput`.
         images: pictures, as for `predict` of the predictor.
         labels: int array, one per picture.
+        num_classes: int.
         batch_size: int.
         verbose: bool or `"auto"`, as for `predict`.
         num_timed: int. Number of pictures to keep for timing: memory may not hold all.
@@ -139,9 +158,13 @@ def run_all_exits(stages, read, network_input, images, labels, batch_size, verbo
         takes them, of `num_timed` pictures or a little more, or `None` for 0.
 
     Raises:
-        ValueError: If there are no pictures, or not one label for each.
+        ValueError: If there are no pictures, or not one label for each, or a label is no class;
+            before a stage runs, but for the number of pictures where only their end tells it.
     """
     pictures = network_input.open(images)
+    if pictures.num_pictures == 0:
+        raise ValueError(_NO_PICTURES)
+    labels = read_labels(labels, "`y`", pictures.num_pictures, num_classes)
     per_batch, sample, size, num_pictures = [], [], network_input.size, 0
     with (
         show_progress(pictures.num_pictures, batch_size, verbose) as advance,
@@ -160,14 +183,9 @@ def run_all_exits(stages, read, network_input, images, labels, batch_size, verbo
             per_batch.append(np.stack(answers))
             advance(len(batch))
     if not per_batch:
-        raise ValueError("`x` holds no pictures; thresholds are chosen on some thousand.")
-    labels = np.asarray(labels)
-    if labels.reshape(-1).shape != (num_pictures,) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"`y` takes one whole number per picture: {num_pictures}. Received: shape "
-            f"{labels.shape}, dtype {labels.dtype}."
-        )
-    outputs = ExitOutputs(np.concatenate(per_batch, axis=1), labels.reshape(-1))
+        raise ValueError(_NO_PICTURES)
+    outputs = ExitOutputs(np.concatenate(per_batch, axis=1),
+                          read_labels(labels, "`y`", num_pictures))
     return outputs, size, np.concatenate(sample) if sample else None
 
 

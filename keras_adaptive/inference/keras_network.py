@@ -10,8 +10,8 @@ import keras
 
 from keras_adaptive.content import DEFAULT_MODEL
 from keras_adaptive.graph import exit_macs, split_into_stages
+from keras_adaptive.graph.logits import exits_give_logits
 from keras_adaptive.inference.engines.keras_engine import peek
-from keras_adaptive.inference.logits import exits_give_logits
 
 # The lists of `Stage` that were made of a model, by its exits in use. A graph does not change,
 # only weights do.

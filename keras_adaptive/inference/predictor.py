@@ -356,14 +356,14 @@ class EarlyExitPredictor:
         return self
 
     def calibrate(self, x, y, *, macs=None, accuracy=None, max_loss=None, latency_ms=None,
-                  exits=None, confidence=0.95, batch_size=64, verbose="auto"):
+                  exits=None, confidence=None, batch_size=64, verbose="auto"):
         """Choose thresholds on labelled pictures, and use them from now on.
 
         Exactly one of `macs`, `accuracy`, `max_loss` and `latency_ms` says what is wanted.
 
         Args:
             x: pictures, as for `predict`, which the network was not trained on.
-            y: int array of labels, one per picture.
+            y: int array of labels, one per picture: `(n,)` or `(n, 1)`.
             macs: number. The thresholds found most accurate whose mean multiply-adds are within it;
                 see `smooth` of `ThresholdSearch`.
             accuracy: float. The cheapest thresholds that are as accurate as this share.
@@ -378,16 +378,17 @@ class EarlyExitPredictor:
                 than they save are then left out, from now on: those are chosen that make
                 predictions fastest at the accuracy, or most accurate within the milliseconds. They
                 are among the exits in use; `use_exits` brings the others back.
-            confidence: float in (0, 1).
+            confidence: float in (0, 1), with `max_loss` only; `None` for 0.95.
             batch_size, verbose: as for `predict`. Times hold for predictions with this batch size.
 
         Returns:
             `ChosenThresholds` with one threshold per exit of the model, and what they give here.
 
         Raises:
-            ValueError: If not one of the four is given, `y` does not fit, `accuracy` is not
-                reached, or `exits` is neither None nor `"fastest"`, or cannot be chosen because the
-                engine was not given by its name.
+            ValueError: If not one of the four is given, one is out of its range, `y` does not fit,
+                or `exits` is neither None nor `"fastest"`, or cannot be chosen because the engine
+                was not given by its name: all before a picture is computed. If `accuracy` is not
+                reached.
         """
         if exits not in (None, "fastest"):
             raise ValueError(
@@ -408,7 +409,8 @@ class EarlyExitPredictor:
             num_timed = max(_MIN_TIMED_PICTURES, _TIMED_BATCHES * batch_size)
         self._refresh_if_changed()
         outputs, size, sample = run_all_exits(
-            self._stages, self._answers.read, self._input, x, y, batch_size, verbose, num_timed)
+            self._stages, self._answers.read, self._input, x, y, self.num_classes, batch_size,
+            verbose, num_timed)
         if aim.is_fastest:
             def make_variant(exits):
                 return self._make_variant(exits, size, batch_size)

@@ -3,7 +3,7 @@
 import keras
 
 from keras_adaptive.graph import exit_macs
-from keras_adaptive.inference.logits import logits_of
+from keras_adaptive.graph.logits import logits_of
 from keras_adaptive.models.multi_exit import MultiExitModel
 
 

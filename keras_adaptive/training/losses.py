@@ -18,7 +18,7 @@ class SmoothedCrossEntropy(keras.losses.Loss):
     Input shapes: labels `(batch,)` or `(batch, 1)`, logits `(batch, classes)`.
 
     Raises:
-        ValueError: If `label_smoothing` is out of its range.
+        ValueError: If `label_smoothing` is out of its range; from the call, if labels are one-hot.
 
     Reference:
         [Szegedy et al., 2016](https://arxiv.org/abs/1512.00567), section 7.
@@ -34,6 +34,13 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true, y_pred):
+        if len(y_true.shape) > 1 and y_true.shape[1] not in (None, 1):
+            raise ValueError(
+                "`SmoothedCrossEntropy` takes labels as whole numbers, of shape (batch,) or "
+                f"(batch, 1). Received: shape {tuple(y_true.shape)}. One-hot labels become numbers "
+                "by `y.argmax(axis=-1)`; `keras.losses.CategoricalCrossentropy(from_logits=True)` "
+                "takes them as they are, and smooths them too."
+            )
         log_probabilities = ops.log_softmax(ops.cast(y_pred, "float32"))
         labels = ops.cast(ops.reshape(y_true, (-1, 1)), "int32")
         right = ops.squeeze(ops.take_along_axis(log_probabilities, labels, axis=1), axis=1)

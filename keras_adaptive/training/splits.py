@@ -5,6 +5,8 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_adaptive.labels import read_labels
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:
@@ -24,13 +26,7 @@ class Split:
                 "Pictures of a split have the shape (n, height, width, channels) and dtype uint8. "
                 f"Received: shape {self.x.shape}, dtype {self.x.dtype}."
             )
-        labels = self.y.reshape(len(self.y), -1)  # Keras's data sets give (n, 1)
-        if labels.shape != (len(self.y), 1) or self.y.dtype.kind not in "iu":
-            raise ValueError(
-                "Labels of a split are whole numbers, one per picture. "
-                f"Received: shape {self.y.shape}, dtype {self.y.dtype}."
-            )
-        object.__setattr__(self, "y", labels[:, 0])
+        object.__setattr__(self, "y", read_labels(self.y, "`y` of a split"))
 
     def __len__(self):
         return len(self.y)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from keras_adaptive import content
 from keras_adaptive.evaluation import (
     NEVER,
     ExitOutputs,
@@ -107,6 +108,47 @@ def test_a_written_curve_comes_back(draw_outputs, tmp_path):
     assert [p.thresholds for p in read] == [p.thresholds for p in points]
     assert [p.accuracy for p in read] == pytest.approx([p.accuracy for p in points])
     assert [p.budget_met for p in read] == [True, True]
+
+
+def test_costs_in_other_units_keep_their_digits(draw_outputs, tmp_path):
+    """Billions of multiply-adds, or milliseconds, are small numbers."""
+    outputs = draw_outputs(500, seed=0)
+    points = evaluate_budgeted(outputs, outputs, [0.01, 0.02, 0.03, 0.04], budgets=[0.0134])
+
+    write_budgeted(tmp_path / "curve.csv", points)
+
+    read, = read_budgeted(tmp_path / "curve.csv")
+    assert read.budget == 0.0134
+    assert read.mean_macs == pytest.approx(points[0].mean_macs, rel=1e-8)
+    assert read.validation_macs == pytest.approx(points[0].validation_macs, rel=1e-8)
+
+
+@pytest.mark.parametrize("file", sorted(content.folder("zoo").glob("*/results/budgeted.csv")),
+                         ids=lambda file: file.parts[-3])
+def test_the_zoos_curves_are_written_as_they_are(file, tmp_path):
+    """Measuring again what has not changed changes no file of the zoo."""
+    write_budgeted(tmp_path / "again.csv", read_budgeted(file))
+
+    assert (tmp_path / "again.csv").read_bytes() == file.read_bytes()
+
+
+def test_a_table_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="curve.csv would be a table of no points"):
+        write_budgeted(tmp_path / "curve.csv", [])
+
+
+@pytest.mark.parametrize("budgets, message", [
+    (5.0, r"such as \[2e7\] for a single one. Received: 5.0"),
+    ("5", "is a sequence of mean multiply-adds"),
+    ([20, 0], r"`budgets\[1\]` is a number of multiply-adds above 0. Received: 0"),
+    ([float("nan")], "above 0. Received: nan"),
+    (["5"], "above 0. Received: '5'"),
+])
+def test_budgets_that_are_none_are_refused(draw_outputs, budgets, message):
+    outputs = draw_outputs(9, seed=0)
+
+    with pytest.raises(ValueError, match=message):
+        evaluate_budgeted(outputs, outputs, [10, 20, 30, 40], budgets)
 
 
 def test_other_files_are_refused(tmp_path):

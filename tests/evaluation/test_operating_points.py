@@ -33,9 +33,38 @@ def test_exits_and_thresholds_have_their_accuracy_and_cost(outputs):
     assert adaptive.exit_shares == pytest.approx((1 / 3, 2 / 3))
 
 
-def test_costs_must_fit_the_exits(outputs):
-    with pytest.raises(ValueError, match="one number per exit: 2. Received 3"):
-        operating_points(outputs, [1, 2, 3])
+@pytest.mark.parametrize("costs, message", [
+    ([1, 2, 3], "one number per exit: 2. Received: .1, 2, 3."),
+    ([0, 0], "above 0"), ([3, 2], "no later exit is cheaper"), ([1, float("nan")], "above 0")])
+def test_costs_must_fit_the_exits(outputs, costs, message):
+    """Shares of a cost that falls or is nothing would mislead, or divide by zero."""
+    with pytest.raises(ValueError, match=message):
+        operating_points(outputs, costs)
+
+
+@pytest.mark.parametrize("thresholds", [(-0.5,), (0.5, float("nan")), 0.5, ["much"], [[0.5, 0.6]]])
+def test_thresholds_that_are_none_are_refused_before_the_model_runs(
+        outputs, thresholds):
+    """Evaluating a large network takes hours: none is touched here."""
+    for measure in (lambda: evaluate(None, None, thresholds),
+                    lambda: operating_points(outputs, [10, 40], thresholds)):
+        with pytest.raises(ValueError, match="`thresholds` "):
+            measure()
+
+
+def test_a_table_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="points.csv would be a table of no points"):
+        write_points(tmp_path / "points.csv", [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_costs_in_other_units_keep_their_digits(outputs, tmp_path):
+    """Billions of multiply-adds, or milliseconds, are small numbers."""
+    write_points(tmp_path / "points.csv", operating_points(outputs, [0.0134, 0.058921], [0.9]))
+
+    read = read_points(tmp_path / "points.csv")
+    assert [point.mean_macs for point in read] == pytest.approx(
+        [0.0134, 0.058921, (0.0134 + 2 * 0.058921) / 3], rel=1e-8)
 
 
 def test_points_survive_the_file(outputs, tmp_path):

@@ -123,6 +123,15 @@ def test_an_accuracy_out_of_reach_is_told_with_the_best(draw_outputs):
         ThresholdSearch(draw_outputs(1000, seed=3), [1, 2, 3, 4]).reaching(0.9999)
 
 
+@pytest.mark.parametrize("accuracy, message", [
+    (95, "share from 0 to 1. Received: 95. Did you mean 0.95"), (-3, "Received: -3.$"),
+    (float("nan"), "Received: nan"), ("0.9", "Received: '0.9'")])
+def test_accuracies_that_are_no_share_are_refused(draw_outputs, accuracy, message):
+    """Rather than called out of reach, or reached."""
+    with pytest.raises(ValueError, match=message):
+        ThresholdSearch(draw_outputs(10, seed=3), [1, 2, 3, 4]).reaching(accuracy)
+
+
 @pytest.mark.parametrize("costs", [[1, 2, 3], [4, 3, 2, 1], [0, 1, 2, 3]])
 def test_costs_that_fit_no_network_are_refused(draw_outputs, costs):
     with pytest.raises(ValueError, match="`exit_macs`"):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from keras_adaptive import EarlyExitPredictor
 from keras_adaptive.evaluation import NEVER, ExitOutputs
 from keras_adaptive.inference.calibrating import Aim, Variant, choose_fastest, time_runs
 from keras_adaptive.inference.stage_times import StageTimes
@@ -72,7 +73,7 @@ class Machine:
 
 
 def fastest(accuracy=None, latency_ms=None):
-    return Aim(None, accuracy, None, latency_ms, 0.95, True)
+    return Aim(None, accuracy, None, latency_ms, None, True)
 
 
 # Exit 2 takes one of the three pictures that exit 1 does not, as right as exit 3 would.
@@ -211,15 +212,73 @@ def test_milliseconds_choose_by_time_and_tell_multiply_adds_too():
     times = StageTimes(8, (1.0, 98.0), (0.0, 1.0))
     outputs = ExitOutputs(PICTURES.probabilities[[0, 2]], PICTURES.labels)
 
-    chosen = Aim(None, None, None, 50, 0.95, False).choose(outputs, [10, 11], times)
+    chosen = Aim(None, None, None, 50, None, False).choose(outputs, [10, 11], times)
 
     assert chosen.exit_shares == (1, 0)
     assert (chosen.mean_ms, chosen.mean_macs) == (1, 10)
     assert (chosen.budget, chosen.budget_met) == (50, True)
-    within = Aim(None, None, None, 80, 0.95, False).choose(outputs, [10, 11], times)
+    within = Aim(None, None, None, 80, None, False).choose(outputs, [10, 11], times)
     assert within.mean_ms == (1 + 3 * 100) / 4
     assert within.mean_macs == (10 + 3 * 11) / 4
     assert within.thresholds[0] not in (0, NEVER)
+
+
+@pytest.mark.parametrize("wanted, message", [
+    ({"macs": -1}, "`macs` is a number of multiply-adds above 0. Received: -1"),
+    ({"macs": "20e6"}, "`macs` is a number .* Received: '20e6'"),
+    ({"macs": float("nan")}, "above 0. Received: nan"),
+    ({"latency_ms": 0}, "`latency_ms` is a number of milliseconds above 0. Received: 0"),
+    ({"latency_ms": "5"}, "milliseconds above 0. Received: '5'"),
+    ({"accuracy": 95}, r"`accuracy` is a share from 0 to 1. Received: 95. Did you mean 0.95\?"),
+    ({"accuracy": -3}, "share from 0 to 1. Received: -3"),
+    ({"accuracy": float("nan")}, "share from 0 to 1. Received: nan"),
+    ({"accuracy": True}, "share from 0 to 1. Received: True"),
+    ({"max_loss": 1.5}, r"`max_loss` is a share between 0 and 1.*1.5. Did you mean 0.015\?"),
+    ({"max_loss": 0.01, "confidence": 95}, r"`confidence` is .* Did you mean 0.95\?"),
+    ({"macs": 1e9, "confidence": 95}, "`confidence` is a share"),
+    ({"macs": 1e9, "confidence": 0.9}, "`confidence` is that of the promise which `max_loss`"),
+])
+def test_aims_out_of_their_range_are_refused_before_a_picture_is_read(
+        network, wanted, message):
+    """Running a network on thousands of pictures to say then that percent are no shares is rude."""
+    def pictures():
+        pytest.fail("pictures were read")
+        yield
+
+    with pytest.raises(ValueError, match=message):
+        EarlyExitPredictor(network, engine="keras").calibrate(pictures(), [0] * 9, **wanted)
+
+
+@pytest.mark.parametrize("labels, message", [
+    (np.zeros(40, int), "per picture: 41. Received: shape .40,."),
+    (np.zeros(41), "dtype float64"),
+    (np.eye(41, dtype=int), "One-hot labels become numbers"),
+    (np.full(41, 5), "`y` takes labels from 0 to 4"),
+    (np.full(41, -1), "Received labels from -1 to -1"),
+])
+def test_labels_that_do_not_fit_are_refused_before_a_stage_runs(
+        network, images, executions, labels, message):
+    with pytest.raises(ValueError, match=message):
+        EarlyExitPredictor(network, engine="keras").calibrate(images, labels, macs=1e6)
+    assert not executions
+
+
+def test_labels_may_stand_in_a_column(network, images):
+    """As `keras.datasets` gives them; the same thresholds are chosen."""
+    labels = np.arange(len(images)) % 5
+    predictor = EarlyExitPredictor(network, engine="keras")
+    budget = 0.7 * predictor.predict(images[:1]).full_macs
+
+    chosen = [predictor.calibrate(images, y, macs=budget) for y in (labels, labels[:, None])]
+
+    assert chosen[0] == chosen[1]
+
+
+def test_a_stream_that_is_longer_than_its_labels_is_refused(network, images):
+    """Its length shows at its end only."""
+    with pytest.raises(ValueError, match="per picture: 41"):
+        EarlyExitPredictor(network, engine="keras").calibrate(
+            (image for image in images), np.zeros(40, int), macs=1e6)
 
 
 def test_runs_are_timed_in_turns():

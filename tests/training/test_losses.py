@@ -27,6 +27,12 @@ def test_without_smoothing_it_is_the_cross_entropy():
     assert float(ours) == pytest.approx(float(kerass), rel=1e-5)
 
 
+def test_one_hot_labels_are_told_what_they_should_be():
+    """The mistake is named, not the shapes that two tensors of the formula happen to have."""
+    with pytest.raises(ValueError, match=r"Received: shape \(6, 5\). One-hot labels become num"):
+        SmoothedCrossEntropy(0.1)(np.eye(6, 5, dtype="float32"), np.zeros((6, 5), "float32"))
+
+
 def test_distillation_equals_the_authors(parity):
     """Three exits; the teacher is another network's last exit, as in the authors' program."""
     with np.load(parity / "imta" / "distillation.npz") as given:

@@ -13,8 +13,8 @@ def test_pictures_and_labels_must_be_as_many():
 @pytest.mark.parametrize("x, y, message", [
     (np.zeros((2, 4, 4, 3)), np.zeros(2, int), "dtype float64"),
     (np.zeros((2, 4, 4), "uint8"), np.zeros(2, int), "shape .2, 4, 4."),
-    (np.zeros((2, 4, 4, 3), "uint8"), np.zeros(2), "whole numbers"),
-    (np.zeros((2, 4, 4, 3), "uint8"), np.eye(2, dtype=int), "one per picture"),
+    (np.zeros((2, 4, 4, 3), "uint8"), np.zeros(2), "one whole number per picture"),
+    (np.zeros((2, 4, 4, 3), "uint8"), np.eye(2, dtype=int), "One-hot"),
 ])
 def test_other_pictures_and_labels_are_refused(x, y, message):
     with pytest.raises(ValueError, match=message):

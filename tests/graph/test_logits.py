@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_adaptive.inference.logits import exits_give_logits, logits_of
+from keras_adaptive.graph.logits import exits_give_logits, logits_of
 from keras_adaptive.models import MultiExitModel
 
 
