@@ -38,9 +38,9 @@ class ExitHead(keras.layers.Layer):
             not fit the reference pooling.
 
     Reference:
-        [Huang et al., 2018](https://arxiv.org/abs/1703.09844), section 4, "Classifiers". Boosting is
-        that of [Yu et al., 2023](https://arxiv.org/abs/2211.16726), without their weighing of the
-        sum and of the gradients.
+        [Huang et al., 2018](https://arxiv.org/abs/1703.09844), section 4, "Classifiers". Boosting
+        is that of [Yu et al., 2023](https://arxiv.org/abs/2211.16726), without their weighing of
+        the sum and of the gradients.
     """
 
     def __init__(self, num_classes, filters=128, pooling="reference", **kwargs):
