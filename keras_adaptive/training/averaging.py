@@ -39,6 +39,8 @@ class AveragedWeights(keras.callbacks.Callback):
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
         reestimate_statistics(self.model, itertools.islice(self.pictures, self.num_batches))
         self._averaged = _values(self.model)
+        # On JAX the model shares its arrays with the optimizer now, and a step would delete them.
+        _assign(self.model, self._averaged)
 
     def on_test_end(self, logs=None):
         _assign(self.model, self._raw)
