@@ -49,8 +49,8 @@ def schedule(recipe, epochs):
     begun = [end for start, end in zip([0, *ends], ends) if start < epochs]
     return {"picture sizes": sizes[:epochs], "cycles end after": begun, "data": recipe.data,
             **{name.replace("_", " "): getattr(training, name) for name in (
-                "batch_size", "peak_learning_rate", "warmup_epochs", "momentum", "weight_decay",
-                "l2", "drop_epochs", "label_smoothing", "distillation", "exit_weights",
+                "batch_size", "peak_learning_rate", "warmup_epochs", "momentum", "nesterov",
+                "weight_decay", "l2", "average", "drop_epochs", "label_smoothing", "distillation", "exit_weights",
                 "rand_augment", "seed")}}
 
 

@@ -9,6 +9,7 @@ stays unread. Results are written after every run, and runs that the file has ar
 """
 
 import argparse
+import contextlib
 import csv
 import pathlib
 import sys
@@ -18,7 +19,8 @@ import keras
 import numpy as np
 
 from keras_adaptive.evaluation import ExitOutputs
-from keras_adaptive.models import MultiExitModel, RANet
+from keras_adaptive.models import RANet
+from keras_adaptive.training.averaging import AveragedWeights
 from keras_adaptive.training.datasets import load_data, steps_per_epoch, training_pipeline
 from keras_adaptive.training.losses import LastExitDistillation, SmoothedCrossEntropy
 
@@ -33,21 +35,14 @@ TECHNIQUES = {
     "label smoothing 0.1": ({}, {"loss": SmoothedCrossEntropy(0.1)}, {}),
     "averaged weights": ({}, {}, {"use_ema": True, "ema_momentum": 0.98}),
     "gradient equilibrium": ({"gradient_equilibrium": True}, {}, {}),
-    "boosted exits": ({"boosted": True}, {}, {}),
+    "boosted exits": ({"boosted_exits": True}, {}, {}),
 }
 
 
-def build(boosted=False, **arguments):
-    model = RANet(scales=(1, 2), growth_factors=(2, 1), channels=8, growth_rate=6, blocks=2,
-                  block_step=2, layers_per_block=2, layer_growth="even", head_filters=32,
-                  pooling="global", input_shape=(24, 24, 3), normalization="cifar10", **arguments)
-    if not boosted:
-        return model
-    outputs = [model.outputs[0]]
-    for number, logits in enumerate(model.outputs[1:], start=2):
-        earlier = keras.ops.stop_gradient(outputs[-1])
-        outputs.append(keras.layers.Add(name=f"boosted{number}")([logits, earlier]))
-    return MultiExitModel(model.inputs[0], outputs)
+def build(**arguments):
+    return RANet(scales=(1, 2), growth_factors=(2, 1), channels=8, growth_rate=6, blocks=2,
+                 block_step=2, layers_per_block=2, layer_growth="even", head_filters=32,
+                 pooling="global", input_shape=(24, 24, 3), normalization="cifar10", **arguments)
 
 
 def run(model, optimizer, arguments, data, epochs, seed):
@@ -57,11 +52,14 @@ def run(model, optimizer, arguments, data, epochs, seed):
     optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=5e-3,
                                      **optimizer)
     model.compile(optimizer, metrics=None, **arguments)
-    model.fit(training_pipeline(data.train, BATCH_SIZE, epochs, seed), epochs=epochs,
-              steps_per_epoch=steps, verbose=0)
-    if optimizer.use_ema:
-        optimizer.finalize_variable_values(model.trainable_variables)
-    outputs = ExitOutputs.from_model(model, data.validation.x, data.validation.y)
+    pictures = training_pipeline(data.train, BATCH_SIZE, epochs, seed)
+    average = AveragedWeights(pictures, 1024 // BATCH_SIZE) if optimizer.use_ema else None
+    # Averaged weights are made where a run validates; here it does so at its end.
+    validation = {"validation_data": (data.validation.x, data.validation.y),
+                  "validation_freq": epochs, "callbacks": [average]} if average else {}
+    model.fit(pictures, epochs=epochs, steps_per_epoch=steps, verbose=0, **validation)
+    with average.in_place() if average else contextlib.nullcontext():
+        outputs = ExitOutputs.from_model(model, data.validation.x, data.validation.y)
     return outputs.accuracies()
 
 

@@ -209,6 +209,25 @@ def test_cascade_answers_by_who_is_sure(load_script):
     assert cascade.run(pictures)[:, 1].tolist() == [100, 200, 300, -4, -5, -6]
 
 
+@pytest.mark.slow
+def test_training_techniques(load_script, make_data, tmp_path, monkeypatch):
+    """A row per technique and seed has the accuracies of all exits; what is there is kept."""
+    script, output = load_script("training_techniques"), tmp_path / "out.csv"
+    chosen = {name: script.TECHNIQUES[name] for name in ("averaged weights", "boosted exits")}
+    monkeypatch.setattr(script, "TECHNIQUES", chosen)
+    arguments = ["--data", make_data(640, 20, 20), "--epochs", "2", "--seeds", "1",
+                 "--output", str(output)]
+
+    script.main(arguments)
+
+    with open(output, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["technique"] for row in rows] == list(chosen)
+    assert all(0 <= float(row[f"exit{number}"]) <= 1 for row in rows for number in range(1, 5))
+    script.main(arguments)
+    assert len(output.read_text(encoding="utf-8").splitlines()) == len(rows) + 1
+
+
 def test_growth(load_script, tiny_zoo, data, tmp_path):
     """Each question that is timed has a row per value; easy pictures cost less than hard ones."""
     rows = _run(load_script("growth"), [

@@ -1,8 +1,14 @@
-"""Recipes are found by name or path."""
+"""Recipes are found by name or path, and what may stand in them is told."""
+
+import dataclasses
+import inspect
+import pathlib
 
 import pytest
 
 from keras_adaptive import content, models, recipes
+from keras_adaptive.training import recipe_tables
+from keras_adaptive.training.losses import LastExitDistillation
 
 
 def test_every_recipe_of_the_package_is_valid():
@@ -38,3 +44,31 @@ def test_an_unknown_recipe_is_an_error_that_suggests_the_nearest(name, message):
     """The message says what exists."""
     with pytest.raises(ValueError, match=message):
         recipes.load(name)
+
+
+DOCUMENT = pathlib.Path(__file__).resolve().parents[1] / "docs" / "recipes.md"
+
+
+def test_the_document_names_every_table_and_key():
+    """A key that is added to a table cannot be forgotten in the document."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    words = set(text.replace("`", " ").replace(",", " ").split())
+
+    for record in (recipe_tables.About, recipe_tables.Training, recipe_tables.Phase,
+                   recipe_tables.ThumbNetTraining):
+        assert {field.name for field in dataclasses.fields(record)} <= words
+    assert set(inspect.signature(LastExitDistillation).parameters) <= words
+    assert {"configuration", "name", "num_ops", "factor"} <= words
+    assert all(f"[{table}]" in text for table in (
+        "about", "model", "data", "training", "thumbnet", "expected"))
+
+
+def test_the_document_s_recipe_is_one(tmp_path):
+    """What stands there as the smallest recipe can be loaded."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    path = tmp_path / "smallest.toml"
+    path.write_text(text.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+
+    recipe = recipes.load(path)
+
+    assert recipe.training.epochs == 30

@@ -25,7 +25,12 @@ class ExitHead(keras.layers.Layer):
         pooling: `"reference"` pools a 2x2 window as the reference programs do and needs a map of
             5 to 12 pixels a side; `"global"` averages over whatever is left and takes any size.
 
-    Input shape: `(batch, height, width, channels)`.
+    Called on `[features, earlier]`, where `earlier` are the logits of the exit before, it gives the
+    sum of these and its own: boosting. It then learns what the earlier exits together leave wrong.
+    In training no gradient flows into `earlier`, so that their heads learn from their own losses
+    alone; the features learn from all.
+
+    Input shape: `(batch, height, width, channels)`, or a list of it and `(batch, num_classes)`.
     Output shape: `(batch, num_classes)`, float32 logits before softmax.
 
     Raises:
@@ -33,7 +38,9 @@ class ExitHead(keras.layers.Layer):
             not fit the reference pooling.
 
     Reference:
-        [Huang et al., 2018](https://arxiv.org/abs/1703.09844), section 4, "Classifiers".
+        [Huang et al., 2018](https://arxiv.org/abs/1703.09844), section 4, "Classifiers". Boosting
+        is that of [Yu et al., 2023](https://arxiv.org/abs/2211.16726), without their weighing of
+        the sum and of the gradients.
     """
 
     def __init__(self, num_classes, filters=128, pooling="reference", **kwargs):
@@ -46,7 +53,8 @@ class ExitHead(keras.layers.Layer):
             raise ValueError(
                 f'`pooling` is "reference" or "global". Received: pooling={pooling!r}.'
             )
-        super().__init__(**kwargs)
+        # Keras would cast the earlier logits, too; the layers inside cast the features themselves.
+        super().__init__(autocast=False, **kwargs)
         self.num_classes = num_classes
         self.filters = filters
         self.pooling = pooling
@@ -63,6 +71,7 @@ class ExitHead(keras.layers.Layer):
                                              dtype="float32", name="classifier")
 
     def build(self, input_shape):
+        input_shape = input_shape[0] if isinstance(input_shape, list) else input_shape
         sides = tuple(input_shape[1:3])
         if self.pooling == "reference" and any(side not in REFERENCE_SIZES for side in sides):
             raise ValueError(
@@ -79,13 +88,18 @@ class ExitHead(keras.layers.Layer):
         self.classifier.build((None, filters))
 
     def call(self, x, training=None):
+        x, earlier = x if isinstance(x, (list, tuple)) else (x, None)
         x = self.conv1(x, training=training)
         x = self.pool(self.conv2(x, training=training))
         if self.flatten:
             x = self.flatten(x)
-        return self.classifier(x)
+        logits = self.classifier(x)
+        if earlier is None:
+            return logits
+        return logits + (keras.ops.stop_gradient(earlier) if training else earlier)
 
     def compute_output_spec(self, x, training=None):
+        x = x[0] if isinstance(x, (list, tuple)) else x
         return keras.KerasTensor((x.shape[0], self.num_classes), dtype="float32")
 
     def get_config(self):

@@ -44,8 +44,8 @@ class MSDNet(ConfiguredModel):
             in the last layers.
         reduction: float. Width factor of the transitions; 0 leaves them out.
         stem, head, head_filters, pooling, num_classes, input_shape, normalization,
-            gradient_equilibrium: as in `RANet`. Of the features, it is the coarsest that are
-            balanced.
+            gradient_equilibrium, boosted_exits: as in `RANet`. Of the features, it is the coarsest
+            that are balanced.
         class_names, input_rule, exit_macs: records, see `MultiExitModel`.
         name: string.
 
@@ -66,8 +66,8 @@ class MSDNet(ConfiguredModel):
                  layers_per_block=2, layer_growth="even", pruning="max", reduction=0.5,
                  stem="cifar", head="cifar", head_filters=None, pooling="reference",
                  num_classes=10, input_shape=(32, 32, 3), normalization=None,
-                 gradient_equilibrium=False, class_names=None, input_rule=None, exit_macs=None,
-                 name="msdnet"):
+                 gradient_equilibrium=False, boosted_exits=False, class_names=None,
+                 input_rule=None, exit_macs=None, name="msdnet"):
         bottleneck_factors = bottleneck_factors or growth_factors
         check_choices(layer_growth=(layer_growth, ("even", "linear")),
                       pruning=(pruning, ("max", "min")), stem=(stem, ("cifar", "imagenet")),
@@ -108,6 +108,8 @@ class MSDNet(ConfiguredModel):
             if gradient_equilibrium:
                 head_input, onward = equilibrate(head_input, block, blocks)
                 features = [*features[:-1], onward]
+            if boosted_exits and exits:
+                head_input = [head_input, exits[-1]]
             exits.append(ExitHead(num_classes, head_width(head, head_filters), pooling,
                                   name=f"exit{block}")(head_input))
             run.append(f"exit{block}")
@@ -137,6 +139,7 @@ class MSDNet(ConfiguredModel):
             "input_shape": list(input_shape),
             "normalization": normalization,
             "gradient_equilibrium": gradient_equilibrium,
+            "boosted_exits": boosted_exits,
         }
 
 

@@ -107,6 +107,8 @@ class RANet(ConfiguredModel):
             `(mean, std)`, or `None` for input that is normalised already.
         gradient_equilibrium: bool. Whether gradients are balanced between exits, see
             `equilibrate`. No value changes, only training.
+        boosted_exits: bool. Whether the logits of each exit are added to those of the exit before,
+            see `ExitHead`. It changes the values, so that weights trained without it do not serve.
         class_names, input_rule, exit_macs: records, see `MultiExitModel`.
         name: string.
 
@@ -127,7 +129,8 @@ class RANet(ConfiguredModel):
                  layer_growth="even", compress_factor=0.25, reduction=0.5, stem="cifar",
                  head="cifar", head_filters=None, pooling="reference", num_classes=10,
                  input_shape=(32, 32, 3), normalization=None, gradient_equilibrium=False,
-                 class_names=None, input_rule=None, exit_macs=None, name="ranet"):
+                 boosted_exits=False, class_names=None, input_rule=None, exit_macs=None,
+                 name="ranet"):
         bottleneck_factors = bottleneck_factors or growth_factors
         check_choices(layer_growth=(layer_growth, ("even", "linear")),
                       stem=(stem, ("cifar", "imagenet")), head=(head, ("cifar", "imagenet")))
@@ -168,6 +171,8 @@ class RANet(ConfiguredModel):
                     head_input = x
                     if gradient_equilibrium:
                         head_input, x = equilibrate(x, len(exits) + 1, num_exits)
+                    if boosted_exits and exits:
+                        head_input = [head_input, exits[-1]]
                     exits.append(ExitHead(num_classes, head_width(head, head_filters), pooling,
                                           name=f"exit{len(exits) + 1}")(head_input))
             counts.append(num_blocks)
@@ -193,6 +198,7 @@ class RANet(ConfiguredModel):
             "input_shape": list(input_shape),
             "normalization": normalization,
             "gradient_equilibrium": gradient_equilibrium,
+            "boosted_exits": boosted_exits,
         }
 
 

@@ -62,7 +62,21 @@ class Recipe:
     @classmethod
     def from_dict(cls, name, content):
         """Make a recipe of the tables that a file holds; see `from_file`."""
-        return cls(name, **read_tables(name, content))
+        recipe = cls(name, **read_tables(name, content))
+        recipe._check_exit_weights()
+        return recipe
+
+    def _check_exit_weights(self):
+        """Compare their number with that of the exits, for which the network must be built."""
+        weights = self.training.exit_weights
+        if not weights:
+            return
+        num_exits = self.build().num_exits
+        if len(weights) != num_exits:
+            raise ValueError(
+                f"{self.name}, [training]: `exit_weights` takes one number per exit, and the "
+                f"network of [model] has {num_exits}. Received {len(weights)}: {list(weights)}."
+            )
 
     @property
     def image_size(self):
@@ -113,6 +127,8 @@ class Recipe:
                                     round(training.warmup_epochs * steps))
         settings = {"momentum": training.momentum, "nesterov": training.nesterov,
                     "weight_decay": training.weight_decay or None}
+        if training.average:
+            settings |= {"use_ema": True, "ema_momentum": training.average}
         if training.l2:
             optimizer = PenalizedSGD(schedule, l2=training.l2, **settings)
         else:
@@ -163,19 +179,30 @@ class Recipe:
             "shuffle": False,  # the pipeline does it
         }
 
-    def quick(self):
+    def quick(self, two_scales=False):
         """Return the recipe cut down to seconds: a small network, one epoch, small batches.
 
-        For tests: it shows that the recipe runs, and says nothing about accuracy.
+        For tests: it shows that the recipe runs, and says nothing about accuracy. Networks with
+        several exits keep two, of whose losses the last `exit_weights` are the weights.
+
+        Args:
+            two_scales: bool. Whether a RANet keeps two sub-networks, so that one fuses the features
+                of the other, in place of one. It takes more than twice the time.
         """
         arguments = models.network_arguments(self.model)
+        num_exits = 1
         if self.thumbnet:
             return self._quick_thumbnet()
         if "scales" in arguments:  # RANet
-            small = {"channels": 4, "growth_rate": 4, "layer_growth": "even", "blocks": 2,
-                     "layers_per_block": 1, "scales": [1], "growth_factors": [1],
-                     "pooling": "global"}
+            num_exits = 2
+            small = {"channels": 4, "growth_rate": 4, "layer_growth": "even", "pooling": "global"}
+            if two_scales:
+                small |= {"blocks": 1, "block_step": 1, "layers_per_block": 2, "scales": [1, 2],
+                          "growth_factors": [2, 1]}
+            else:
+                small |= {"blocks": 2, "layers_per_block": 1, "scales": [1], "growth_factors": [1]}
         elif "blocks" in arguments:  # MSDNet
+            num_exits = 2
             small = {"channels": 4, "growth_rate": 4, "layer_growth": "even", "blocks": 2,
                      "layers_in_first_block": 1, "layers_per_block": 1, "growth_factors": [1, 2],
                      "pooling": "global"}
@@ -184,16 +211,17 @@ class Recipe:
         else:
             small = {"depth": 8, "channels": 4}
         return dataclasses.replace(self, model={**self.model, **small},
-                                   training=self._quick_training())
+                                   training=self._quick_training(num_exits))
 
     def _quick_thumbnet(self):
         small = {"teacher": "resnet20_cifar10", "teacher_arguments": {"depth": 8, "channels": 4}}
         return dataclasses.replace(self, model={**self.model, **small},
-                                   training=self._quick_training(),
+                                   training=self._quick_training(num_exits=2),
                                    thumbnet=dataclasses.replace(self.thumbnet, teacher=""))
 
-    def _quick_training(self):
+    def _quick_training(self, num_exits):
         last = self.training.phases[-1]
         last = dataclasses.replace(last, epochs=1, image_size=min(last.image_size, 64))
         return dataclasses.replace(self.training, phases=(last,), batch_size=8,
-                                   precision="float32", exit_weights=())
+                                   precision="float32",
+                                   exit_weights=self.training.exit_weights[-num_exits:])

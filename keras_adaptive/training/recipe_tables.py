@@ -48,6 +48,9 @@ class Training:
     momentum carries, as in the papers. A `weight_decay` of 1e-3 at a momentum of 0.9 pulls like an
     `l2` of 1e-4.
 
+    `average` is the momentum of a moving average of the weights, such as 0.999; the averaged
+    weights are validated and kept in place of the others. 0 for none.
+
     `rand_augment` has the arguments of Keras's `RandAugment`, which is used where it is there.
     """
 
@@ -65,6 +68,7 @@ class Training:
     label_smoothing: float = 0.0
     exit_weights: tuple = ()
     distillation: dict = dataclasses.field(default_factory=dict)
+    average: float = 0.0
     rand_augment: dict = dataclasses.field(default_factory=dict)
 
     @property
@@ -189,7 +193,8 @@ def _read_thumbnet(name, content):
         )
     if not is_cascade:
         return None
-    ignored = [key for key in ("exit_weights", "distillation") if content["training"].get(key)]
+    ignored = [key for key in ("exit_weights", "distillation", "average")
+               if content["training"].get(key)]
     if ignored:
         raise ValueError(
             f"{name}, [training]: {ignored} are for networks all of whose exits learn. Leave them "
@@ -212,6 +217,7 @@ def _check_ranges(name, training):
             ("momentum", lambda x: 0 <= x < 1, "0 or more and below 1"),
             ("weight_decay", lambda x: 0 <= x < float("inf"), "0 or more"),
             ("l2", lambda x: 0 <= x < float("inf"), "0 or more"),
+            ("average", lambda x: 0 <= x < 1, "0 or more and below 1"),
             ("label_smoothing", lambda x: 0 <= x < 1, "0 or more and below 1")):
         if key in training and not is_right(training[key]):
             raise ValueError(f"{name}: `{key}` is {wanted}. Received: {training[key]}.")

@@ -1,5 +1,6 @@
 """Train a recipe: phase after phase, resumable after every epoch."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -12,12 +13,15 @@ import numpy as np
 
 from keras_adaptive.files import write_whole
 from keras_adaptive.models.precision import use_precision
+from keras_adaptive.training.averaging import AveragedWeights
 from keras_adaptive.training.datasets import check_labels
 from keras_adaptive.training.photographs import Photographs
 
 STATE = "state.h5"  # everything needed to go on after the last finished epoch
 BEST = "best.weights.h5"  # weights of the best full-size epoch on the validation part
 LOG = "log.csv"
+
+_STATISTICS_PICTURES = 1024  # to estimate the statistics of averaged weights from
 
 
 def train(recipe, data, folder, verbose="auto"):
@@ -26,7 +30,9 @@ def train(recipe, data, folder, verbose="auto"):
     After every epoch the state is written to `folder`; called again with the same folder, the run
     goes on after the last finished epoch and ends with the weights of an undisturbed run, where
     the backend computes deterministically. The best epoch is chosen among those at full picture
-    size, by the last exit's accuracy on the validation part. The test part is not touched.
+    size, by the last exit's accuracy on the validation part. The test part is not touched. With
+    `average` in the recipe, what is validated and kept as the best are the averaged weights, see
+    `AveragedWeights`; the state is that of the run itself.
 
     Args:
         recipe: `Recipe`.
@@ -66,9 +72,11 @@ def train(recipe, data, folder, verbose="auto"):
         else:
             recipe.start(model)
         full_size = phase.image_size == recipe.image_size
-        keep = _KeepState(state, folder, full_size, model)
+        average = _average(recipe, data, phase.image_size)
+        keep = _KeepState(state, folder, full_size, model, average)
         log = keras.callbacks.CSVLogger(folder / LOG, append=done > 0)
-        learner.fit(**arguments, callbacks=[log, keep], verbose=verbose)
+        callbacks = [average, log, keep] if average else [log, keep]
+        learner.fit(**arguments, callbacks=callbacks, verbose=verbose)
         done = last_epoch
     if isinstance(data.train, Photographs):
         for part in (data.train, data.validation):
@@ -113,6 +121,15 @@ def _check_data(data, recipe, model):
             f"names for {len(data.class_names)}. Take the data set that the recipe names, "
             f"{recipe.data['name']!r}, or set `num_classes` in the recipe's table [model]."
         )
+
+
+def _average(recipe, data, image_size):
+    """Return the callback that validates averaged weights, or `None` where the recipe has none."""
+    if not recipe.training.average:
+        return None
+    # Those of the first epoch, whenever a run goes on: the same statistics, the same best epoch.
+    pictures = recipe.fit_arguments(data, image_size, 0, 1)["x"]
+    return AveragedWeights(pictures, -(-_STATISTICS_PICTURES // recipe.training.batch_size))
 
 
 def _trim_log(path, epochs):
@@ -173,12 +190,13 @@ class _State:
 class _KeepState(keras.callbacks.Callback):
     """Write the state after every epoch, and the weights of the best."""
 
-    def __init__(self, state, folder, select, network):
+    def __init__(self, state, folder, select, network, average=None):
         super().__init__()
         self.state = state
         self.folder = folder
         self.select = select
         self.network = network  # whose weights are kept; `self.model` is what learns
+        self.average = average
 
     def on_epoch_end(self, epoch, logs=None):
         # Some accuracy comes even of weights that are no numbers: it would be kept as the best.
@@ -195,7 +213,8 @@ class _KeepState(keras.callbacks.Callback):
         accuracy = logs[f"val_{last}accuracy"]
         if self.select and accuracy > self.state.best:
             self.state.best = accuracy
-            write_whole(self.folder / BEST, self.network.save_weights)
+            with self.average.in_place() if self.average else contextlib.nullcontext():
+                write_whole(self.folder / BEST, self.network.save_weights)
         self.state.epoch = epoch + 1
         self.state.write(self.model)
 

@@ -34,6 +34,7 @@ CASES = {
     "multi_scale": (lambda: layers.MultiScaleCell(6, 1, 2), [(9, 9, 4), (5, 5, 6)]),
     "resize": (lambda: layers.AlignedResize(7, 5), [(4, 9, 3)]),
     "exit_head": (lambda: layers.ExitHead(4, filters=8), [(7, 7, 6)]),
+    "exit_head_boosted": (lambda: layers.ExitHead(4, filters=8), [(7, 7, 6), (4,)]),
     "exit_head_global": (lambda: layers.ExitHead(4, None, "global"), [(15, 3, 6)]),
 }
 

@@ -4,12 +4,16 @@ import keras
 import numpy as np
 import pytest
 
+from keras_adaptive.graph import flatten
 from keras_adaptive.training import Recipe
 
 RECIPES = sorted((pathlib.Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"))
 if keras.backend.backend() != "tensorflow":  # all on the default backend, two on the others
     RECIPES = [path for path in RECIPES
                if path.stem in ("ranet_cifar10", "msdnet_lingrow_b5_cifar10")]
+
+# The papers' recipes differ in numbers only: one of them is enough where a test takes longer.
+TWO_SCALES = ("ranet_cifar10", "ranet_imagenet", "ranet_c1_lg_cifar10")
 
 
 def changed(table, key, value):
@@ -64,6 +68,8 @@ def test_scales_shifts_and_biases_are_not_decayed(content):
     (changed("training", "exit_weights", ["a"]), "`exit_weights` are numbers of 0 or more"),
     (changed("training", "peak_learning_rate", -1), "`peak_learning_rate` is above 0"),
     (changed("training", "label_smoothing", 1), "`label_smoothing` is 0 or more and below 1"),
+    (changed("training", "average", 1), "`average` is 0 or more and below 1"),
+    (changed("training", "exit_weights", [1, 2, 3]), "has 2. Received 3: \\[1, 2, 3\\]"),
     (changed("training", "drop_epochs", [True]), "numbers of epochs"),
     (changed("training", "phases", [{"epochs": 1, "image_size": 32, "restart": "yes"}]),
      "`restart` must be of type bool"),
@@ -93,7 +99,7 @@ def test_broken_toml_names_the_file(tmp_path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_trains(path, tiny_data):
     """The quick form of each recipe fits, and its loss is a number."""
-    recipe = Recipe.from_file(path).quick()
+    recipe = Recipe.from_file(path).quick(two_scales=path.stem in TWO_SCALES)
     arguments = recipe.fit_arguments(tiny_data)
     model = recipe.build()
     recipe.compile(model, arguments["steps_per_epoch"])
@@ -103,6 +109,31 @@ def test_every_recipe_trains(path, tiny_data):
     assert np.isfinite(history["loss"]).all()
     last = f"exit{model.num_exits}_" if model.num_exits > 1 else ""
     assert f"val_{last}accuracy" in history
+
+
+def test_two_scales_fuse_change_scale_and_resize(content):
+    """The parts that a single sub-network lacks are in the quick form that has two."""
+    content["training"]["exit_weights"] = [1.0, 2.0]
+    recipe = Recipe.from_dict("test", content).quick(two_scales=True)
+
+    model = recipe.build()
+
+    kinds = {type(call.operation).__name__ for call in flatten(model).calls}
+    kinds |= {type(layer).__name__ for layer in model.layers}
+    assert {"FusionBlock", "TransitionBlock", "AlignedResize"} <= kinds
+    assert len(recipe.training.exit_weights) == model.num_exits == 2
+
+
+def test_exit_weights_are_cut_down_with_the_network(content):
+    """And are still used: the quick form compiles with those of the last exits."""
+    content["model"]["blocks"] = 3
+    content["training"]["exit_weights"] = [1.0, 2.0, 3.0]
+    recipe = Recipe.from_dict("test", content).quick()
+    model = recipe.build()
+
+    recipe.compile(model, steps=5)
+
+    assert model.get_compile_config()["exit_weights"] == [2.0, 3.0]
 
 
 def test_the_papers_schedule_drops_to_a_tenth_at_whole_epochs(content):
@@ -167,7 +198,7 @@ def recipe_schedule(model):
 
 
 def test_techniques_reach_the_training(content):
-    content["training"] |= {"label_smoothing": 0.1, "exit_weights": [0.5, 1.5],
+    content["training"] |= {"label_smoothing": 0.1, "exit_weights": [0.5, 1.5], "average": 0.98,
                             "distillation": {"soft_weight": 0.3, "temperature": 2.0}}
     recipe = Recipe.from_dict("test", content)
     model = recipe.build()
@@ -176,6 +207,7 @@ def test_techniques_reach_the_training(content):
     config = model.get_compile_config()
     assert config["exit_weights"] == [0.5, 1.5]
     assert config["loss"]["config"]["label_smoothing"] == 0.1
+    assert (model.optimizer.use_ema, model.optimizer.ema_momentum) == (True, 0.98)
     assert config["distillation"]["config"] == {
         "label_weight": 0.5, "soft_weight": 0.3, "temperature": 2.0}
 

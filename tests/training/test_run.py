@@ -24,8 +24,13 @@ class Killed(Exception):
     """Stands for the end of the machine."""
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(recipe, tiny_data, tmp_path, monkeypatch):
-    """Stopped after the second of three epochs, in the second phase, and started again."""
+@pytest.mark.parametrize("average", [0, 0.8])
+def test_a_killed_run_goes_on_to_the_same_weights(average, content, tiny_data, tmp_path,
+                                                  monkeypatch):
+    """Stopped after the second of three epochs, in the second phase, and started again; with an
+    average of the weights, that and the weights that learn are the same."""
+    content["training"]["average"] = average
+    recipe = Recipe.from_dict("test", content)
     undisturbed = train(recipe, tiny_data, tmp_path / "whole", verbose=0)
 
     def die(self, epoch, logs=None):
@@ -41,8 +46,29 @@ def test_a_killed_run_goes_on_to_the_same_weights(recipe, tiny_data, tmp_path, m
 
     for ours, theirs in zip(resumed.get_weights(), undisturbed.get_weights()):
         assert_array_equal(ours, theirs)
+    with h5py.File(tmp_path / "whole/state.h5") as ours, \
+            h5py.File(tmp_path / "killed/state.h5") as theirs:
+        assert ours["optimizer"].keys() == theirs["optimizer"].keys()
+        for group in ("weights", "optimizer"):
+            for name in ours[group]:
+                assert_array_equal(ours[f"{group}/{name}"], theirs[f"{group}/{name}"])
     epochs = [row["epoch"] for row in csv.DictReader((tmp_path / "killed/log.csv").open())]
     assert epochs == ["0", "1", "2"]
+
+
+def test_an_average_of_the_weights_leaves_the_run_alone(content, tiny_data, tmp_path):
+    """The weights that learn are those of a run without it, to the bit; the best are others."""
+    plain = train(Recipe.from_dict("plain", content), tiny_data, tmp_path / "plain", verbose=0)
+    content["training"]["average"] = 0.8
+
+    averaged = train(Recipe.from_dict("test", content), tiny_data, tmp_path / "averaged", verbose=0)
+
+    with h5py.File(tmp_path / "plain/state.h5") as ours, \
+            h5py.File(tmp_path / "averaged/state.h5") as theirs:
+        for name in ours["weights"]:
+            assert_array_equal(ours[f"weights/{name}"], theirs[f"weights/{name}"])
+    assert any((ours != theirs).any() for ours, theirs in zip(
+        plain.get_weights(), averaged.get_weights()))
 
 
 def test_a_student_learns_from_the_zoo_s_teacher(content, tiny_data, tmp_path, monkeypatch):
@@ -80,8 +106,12 @@ def test_a_finished_run_is_not_trained_again(recipe, tiny_data, tmp_path, monkey
         assert_array_equal(ours, theirs)
 
 
-def test_the_best_full_size_epoch_is_kept(recipe, tiny_data, tmp_path):
-    """Only the epochs at full size compete, by the last exit's validation accuracy."""
+@pytest.mark.parametrize("average", [0, 0.8])
+def test_the_best_full_size_epoch_is_kept(average, content, tiny_data, tmp_path):
+    """Only the epochs at full size compete, by the last exit's validation accuracy. With an
+    average of the weights, its accuracy is the one that is logged and kept."""
+    content["training"]["average"] = average
+    recipe = Recipe.from_dict("test", content)
     model = train(recipe, tiny_data, tmp_path, verbose=0)
 
     rows = list(csv.DictReader((tmp_path / "log.csv").open()))[1:]
