@@ -59,8 +59,8 @@ def load_data(source, image_size=None, input_rule=None):
         source: path of an `.npz` with `x_train`, `y_train`, `x_val`, `y_val`, `x_test`, `y_test`
             and `class_names`; path of a folder with `train/<class>/`, `test/<class>/` and perhaps
             `val/<class>/`, see `load_folder`; path of a folder with `train/<class>/` and
-            `val/<class>/` and no `test`, such as ImageNet's, whose files are read when a batch
-            wants them, see `load_photographs`; `"tfds:NAME"`, a data set that
+            `val/<class>/` and no `test`, or one without class folders, such as ImageNet's, whose
+            files are read when a batch wants them, see `load_photographs`; `"tfds:NAME"`, a data set that
             `tensorflow_datasets` has prepared, see `load_examples`; or `"cifar10"`, `"cifar100"`,
             which Keras downloads, the last 5,000 training pictures kept for validation.
         image_size: int or `None`. Side that files and examples are brought to.

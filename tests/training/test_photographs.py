@@ -77,6 +77,24 @@ def test_names_of_classes_come_from_imagenets_list(tree):
     assert load_data(tree).class_names == ("crane (n01)", "crane (n02)")
 
 
+def test_kaggles_test_pictures_without_labels_do_not_count(tree):
+    """They lie side by side; the tree is still one whose files stay on the disk."""
+    (tree / "test").mkdir()
+    Image.new("RGB", (8, 8)).save(tree / "test" / "ILSVRC2012_test_00000001.JPEG")
+
+    data = load_data(tree, 16)
+
+    assert isinstance(data, PhotographData)
+    assert all(path.startswith(str(tree / "val")) for path in data.test.x)
+
+
+def test_a_list_of_names_in_another_encoding_is_named(tree):
+    (tree / "LOC_synset_mapping.txt").write_bytes(b"n01 caf\xe9\n")
+
+    with pytest.raises(ValueError, match="LOC_synset_mapping.txt is no UTF-8 text.*Save it"):
+        load_data(tree)
+
+
 def test_a_val_folder_without_classes_is_told(tree):
     """As ImageNet's comes out of its archive."""
     for path in sorted((tree / "val").rglob("*"), reverse=True):
