@@ -14,7 +14,6 @@ import sys
 from keras_adaptive import calibrated, content, entries, models, recipes, weight_files
 from keras_adaptive.content import DEFAULT_MODEL  # noqa: F401
 from keras_adaptive.names import did_you_mean
-from keras_adaptive.weights import most_bytes, read_weights
 
 
 def _variants():
@@ -140,8 +139,7 @@ def load(name, /, pretrained=False, weights=None, **arguments):
         return find_entry(name).load(arguments)
     model = _build(name, arguments)
     if weights is not None:
-        path, digest = weight_files.fetch(weights, most_bytes(model))
-        read_weights(model, path, digest)
+        weight_files.load(model, weights)
     return model
 
 

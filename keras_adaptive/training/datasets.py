@@ -60,9 +60,10 @@ def load_data(source, image_size=None, input_rule=None):
             and `class_names`; path of a folder with `train/<class>/`, `test/<class>/` and perhaps
             `val/<class>/`, see `load_folder`; path of a folder with `train/<class>/` and
             `val/<class>/` and no `test`, or one without class folders, such as ImageNet's, whose
-            files are read when a batch wants them, see `load_photographs`; `"tfds:NAME"`, a data set that
-            `tensorflow_datasets` has prepared, see `load_examples`; or `"cifar10"`, `"cifar100"`,
-            which Keras downloads, the last 5,000 training pictures kept for validation.
+            files are read when a batch wants them, see `load_photographs`; `"tfds:NAME"`, a data
+            set that `tensorflow_datasets` has prepared, see `load_examples`; or `"cifar10"`,
+            `"cifar100"`, which Keras downloads, the last 5,000 training pictures kept for
+            validation.
         image_size: int or `None`. Side that files and examples are brought to.
         input_rule: dict or `None`. How evaluation makes them pictures of that side: the rule that
             a trained model carries, or `None` for that of training. Arrays stay as they are.
