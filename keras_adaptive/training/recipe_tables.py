@@ -48,7 +48,8 @@ class Training:
     momentum carries, as in the papers. A `weight_decay` of 1e-3 at a momentum of 0.9 pulls like an
     `l2` of 1e-4.
 
-    `rand_augment` has the arguments of Keras's `RandAugment`, which is used where it is there.
+    `rand_augment` has the arguments of Keras's `RandAugment`, which is used where it is there; an
+    empty table is none.
     """
 
     batch_size: int
