@@ -15,7 +15,7 @@ from keras_adaptive.picture_files import (
     read_picture,
     upright,
 )
-from keras_adaptive.training.augment import rand_augment
+from keras_adaptive.training.augment import change
 from keras_adaptive.training.bad_files import BadPictures
 from keras_adaptive.training.grain_package import import_grain
 
@@ -258,7 +258,7 @@ def photograph_pipeline(photographs, batch_size, epochs, seed, first_epoch=0, au
         epochs: int. Number of the last epoch, counted from 1.
         seed: int.
         first_epoch: int. Epochs to leave out at the start.
-        augmentation: dict of arguments for `rand_augment`, or `None` for crops and flips only.
+        augmentation: dict, layer or function, see `change`, or `None` for crops and flips only.
 
     Returns:
         `grain.IterDataset` of `(pictures, labels)`, `len(photographs) // batch_size` batches per
@@ -276,7 +276,7 @@ def photograph_pipeline(photographs, batch_size, epochs, seed, first_epoch=0, au
     def finish(batch):
         pictures, labels, seeds = batch
         if augmentation:
-            pictures = rand_augment(pictures, seeds[0], **augmentation)
+            pictures = change(pictures, seeds[0], augmentation)
         return pictures, labels
 
     in_epoch = len(photographs) // batch_size * batch_size
