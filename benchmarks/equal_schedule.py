@@ -50,8 +50,8 @@ def schedule(recipe, epochs):
     return {"picture sizes": sizes[:epochs], "cycles end after": begun, "data": recipe.data,
             **{name.replace("_", " "): getattr(training, name) for name in (
                 "batch_size", "peak_learning_rate", "warmup_epochs", "momentum", "nesterov",
-                "weight_decay", "l2", "average", "drop_epochs", "label_smoothing", "distillation", "exit_weights",
-                "rand_augment", "seed")}}
+                "weight_decay", "l2", "average", "drop_epochs", "label_smoothing",
+                "distillation", "exit_weights", "rand_augment", "seed")}}
 
 
 def check_equal(runs):

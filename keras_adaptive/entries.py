@@ -133,7 +133,7 @@ class Entry:
         """
         model = models.build(
             self.configuration, **{"name": self.name, **self.arguments, **arguments})
-        model.input_rule = input_rule(model, self.input_rule)
+        model.input_rule = input_rule(model, model.input_rule or self.input_rule)
         return model
 
     def load(self, arguments):
@@ -141,7 +141,7 @@ class Entry:
 
         Args:
             arguments: dict, as in `build`. With another `num_classes` the exits stay fresh, and
-                the model has no `class_names`.
+                the model has the `class_names` that are given, or none.
 
         Raises:
             WeightsError: If the weights are not there, are damaged, or do not fit the arguments.
@@ -155,7 +155,8 @@ class Entry:
                          model, "classifier_names", model.output_names))
         if not is_whole:
             return model
-        model.class_names = self.class_names
+        if model.class_names is None:  # none given
+            model.class_names = self.class_names
         # With the same weights, only another picture size changes the cost.
         if list(model.input_shape[1:3]) == self.input_rule["size"]:
             model.exit_macs = self.exit_macs

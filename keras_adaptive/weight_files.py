@@ -5,11 +5,13 @@ import http.client
 import os
 import pathlib
 import re
-import urllib.parse
+import tempfile
 import urllib.request
+import uuid
 
+from keras_adaptive.files import sha256 as sha256_of
 from keras_adaptive.files import write_whole
-from keras_adaptive.weights import WeightsError
+from keras_adaptive.weights import WeightsError, most_bytes, read_weights
 
 _TIMEOUT_SECONDS = 60
 _CHUNK = 1 << 20
@@ -42,6 +44,39 @@ def find(path, sha256):
     )
 
 
+def load(model, source):
+    """Give a model the weights of a file that the user names, all of them or, after an error, none.
+
+    Args:
+        model: built `keras.Model`.
+        source: as in `fetch`.
+
+    Raises:
+        WeightsError: As `fetch` and `read_weights`, or if a path leads to no file. What a URL gave
+            and is not what its digest says, or has no digest, is then taken out of the cache.
+    """
+    path, digest = fetch(source, most_bytes(model))
+    if not _is_url(os.fspath(source)):
+        if not path.is_file():
+            raise WeightsError(
+                f"`weights` is {str(path)!r}, which "
+                + ("is a folder. Give the file in it." if path.is_dir() else
+                   "does not exist. Give the path or the https URL of a weight file.")
+            )
+        read_weights(model, path, digest)
+        return
+    try:
+        read_weights(model, path, digest)
+    except (WeightsError, FileNotFoundError) as error:  # another thread may have taken it away
+        if digest is not None and path.is_file() and sha256_of(path) == digest:
+            raise  # what was asked for, and would come again
+        path.unlink(missing_ok=True)
+        raise WeightsError(
+            f"What {source} gave cannot be used and was taken out of the cache, so that the next "
+            f"call fetches it again; see that the address is that of a whole weight file. {error}"
+        ) from error
+
+
 def fetch(source, most_bytes):
     """Return the path of a weight file that the user names, and the digest that it must have.
 
@@ -56,11 +91,16 @@ def fetch(source, most_bytes):
         Tuple of a path and a string, `None` where no digest is known.
 
     Raises:
-        WeightsError: If the URL is not https, cannot be had, or gives too many bytes or others
-            than its digest says.
+        WeightsError: If `source` is neither path nor URL, the URL is not https, cannot be had, or
+            gives too many bytes or others than its digest says, or the cache folder cannot be
+            written.
     """
+    if not isinstance(source, (str, os.PathLike)):
+        raise WeightsError(
+            f"`weights` is a path or a URL `https://…` of a weight file. Received: {source!r}."
+        )
     text = os.fspath(source)
-    if not re.match("[a-zA-Z][a-zA-Z0-9+.-]+://", text):
+    if not _is_url(text):
         return pathlib.Path(text), None
     url, _, fragment = text.partition("#")
     digest = fragment.removeprefix("sha256=").lower() if fragment else None
@@ -73,6 +113,7 @@ def fetch(source, most_bytes):
     name = digest or f"url-{hashlib.sha256(url.encode()).hexdigest()}"
     path = cache_folder() / f"{name}.h5"
     if not path.is_file():
+        _check_writable(path.parent)
         content = _download(url, most_bytes)
         if digest not in (None, hashlib.sha256(content).hexdigest()):
             raise WeightsError(
@@ -83,12 +124,37 @@ def fetch(source, most_bytes):
             raise WeightsError(
                 f"{url} gave no weight file (HDF5) but {content[:40]!r}. Check the address."
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Another process may fetch the same file.
-        own = path.with_name(f"{os.getpid()}.{path.name}")
-        write_whole(own, lambda partial: partial.write_bytes(content))
-        os.replace(own, path)
+        # Another process or thread may fetch the same file.
+        own = path.with_name(f"{uuid.uuid4().hex}.{path.name}")
+        try:
+            write_whole(own, lambda partial: partial.write_bytes(content))
+            os.replace(own, path)
+        except OSError as error:
+            raise _cannot_write(path.parent, error) from error
+        finally:
+            own.unlink(missing_ok=True)
     return path, digest
+
+
+def _is_url(text):
+    return bool(re.match("[a-zA-Z][a-zA-Z0-9+.-]+://", text))
+
+
+def _check_writable(folder):
+    """Raise a `WeightsError` if a folder cannot be written, before anything is fetched for it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+
+
+def _cannot_write(folder, error):
+    return WeightsError(
+        f"The cache folder {folder} cannot be written: {error}. Set the environment variable "
+        "KERAS_HOME to a folder that can, or fetch the file yourself and give its path."
+    )
 
 
 class _OnlyHttps(urllib.request.HTTPRedirectHandler):

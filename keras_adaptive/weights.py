@@ -82,8 +82,9 @@ def read_weights(model, path, sha256=None, size_bytes=None, fresh=()):
 
     Raises:
         WeightsError: If size or digest are others, the file is no HDF5 file, it holds links or
-            data that lie elsewhere, or its datasets are not exactly the model's variables. The
-            last names all variables that are missing, unknown or have another shape.
+            data that lie elsewhere, a value is not finite, or its datasets are not exactly the
+            model's variables. The last names all variables that are missing, unknown or have
+            another shape.
         FileNotFoundError: If there is no such file.
     """
     path = pathlib.Path(path)
@@ -104,6 +105,13 @@ def read_weights(model, path, sha256=None, size_bytes=None, fresh=()):
             "Nothing was loaded. Build the network with the arguments that the weights were "
             "trained with. Files of `Model.save_weights` are another format: give them to "
             "`model.load_weights`."
+        )
+    bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if bad:
+        raise WeightsError(
+            f"{path} holds NaN or infinity in {len(bad)} variables: {_shorten(bad)}. Nothing was "
+            "loaded. The training that made them diverged, or the file is damaged; take other "
+            "weights."
         )
     for name, array in arrays.items():
         variables[name].assign(array.astype(variables[name].dtype))

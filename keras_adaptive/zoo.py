@@ -7,6 +7,7 @@ of their graph.
 """
 
 import dataclasses
+import inspect
 import pathlib
 import re
 import sys
@@ -14,7 +15,6 @@ import sys
 from keras_adaptive import calibrated, content, entries, models, recipes, weight_files
 from keras_adaptive.content import DEFAULT_MODEL  # noqa: F401
 from keras_adaptive.names import did_you_mean
-from keras_adaptive.weights import most_bytes, read_weights
 
 
 def _variants():
@@ -140,8 +140,7 @@ def load(name, /, pretrained=False, weights=None, **arguments):
         return find_entry(name).load(arguments)
     model = _build(name, arguments)
     if weights is not None:
-        path, digest = weight_files.fetch(weights, most_bytes(model))
-        read_weights(model, path, digest)
+        weight_files.load(model, weights)
     return model
 
 
@@ -156,7 +155,7 @@ def _build(name, arguments):
     known = _recipe_arguments(name) if name in _of_recipes() else {}
     model = models.build(
         configuration, **{"name": name, "normalization": data, **known, **arguments})
-    model.input_rule = entries.input_rule(model)
+    model.input_rule = entries.input_rule(model, model.input_rule)
     return model
 
 
@@ -320,7 +319,8 @@ def _entries():
 
 
 def _no_weights(name, configuration, shipped):
-    trained = [f"{key!r} ({entry.configuration})" for key, entry in shipped.items()]
+    trained = [f"{key!r} ({_what_it_is(key, entry, configuration)})"
+               for key, entry in shipped.items()]
     # A recipe for the zoo may change the configuration; it trains what its zoo name stands for.
     matching = [recipe for recipe in map(recipes.load, recipes.list_recipes())
                 if recipe.about.zoo_name == name or (
@@ -346,6 +346,23 @@ def _no_weights(name, configuration, shipped):
     )
 
 
+def _what_it_is(name, entry, configuration):
+    """Return the configuration of an entry, and how it differs where that is `configuration`."""
+    network, published = models.PUBLISHED[entry.configuration]
+    known = {key: parameter.default
+             for key, parameter in inspect.signature(network.__init__).parameters.items()}
+    known.update(published)
+    # JSON has lists for tuples.
+    own = {key: value for key, value in entry.arguments.items() if key != "normalization"
+           and value != (list(known[key]) if isinstance(known[key], tuple) else known[key])}
+    if entry.configuration != configuration or not own:
+        return entry.configuration
+    variant = f"the variant {next(iter(VARIANTS[name]))!r}, " if name in VARIANTS else ""
+    differences = ", ".join(f"{key}={value!r} in place of {known[key]!r}"
+                            for key, value in own.items())
+    return f"{variant}another network than {configuration!r}: {differences}"
+
+
 def _of_recipes():
     """Return the zoo names that stand for the network of a recipe."""
     return {name for name in VARIANTS if _default(name) == name}
@@ -356,7 +373,7 @@ def _constructor(name):
     default = next(iter(variants))
 
     def construct(variant=default, pretrained=False, num_classes=None, weights=None, **arguments):
-        if variant not in variants:
+        if not isinstance(variant, str) or variant not in variants:
             raise ValueError(
                 f"`variant` of {name!r} is one of {list(variants)}. Received: {variant!r}."
                 f"{did_you_mean(variant, variants)}"

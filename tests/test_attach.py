@@ -120,6 +120,8 @@ def test_a_model_with_exits_comes_back_from_its_file(batch, tmp_path):
     for ours, theirs in zip(loaded.predict(batch, verbose=0), model.predict(batch, verbose=0)):
         np.testing.assert_array_equal(ours, theirs)
     assert loaded.class_names == list("vwxyz")
+    with pytest.raises(ValueError, match="one name per class: 5 .*Received 1"):
+        attach_exits(make_classifier(), count=1, class_names=["v"])
 
 
 def test_a_residual_network_of_blocks_gets_exits(batch):

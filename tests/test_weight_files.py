@@ -4,13 +4,16 @@ import contextlib
 import hashlib
 import http.client
 import io
+import threading
 import urllib.error
 import urllib.request
 
+import keras
 import pytest
+from numpy.testing import assert_array_equal
 
 from keras_adaptive import weight_files
-from keras_adaptive.weights import WeightsError
+from keras_adaptive.weights import WeightsError, write_weights
 
 URL = "https://example.org/weights.h5"
 BODY = b"\x89HDF\r\n\x1a\n!!"  # ten bytes that begin as HDF5 files do
@@ -137,3 +140,123 @@ def test_what_the_net_answers_is_told(monkeypatch, tmp_path, error):
 
     with pytest.raises(WeightsError, match="https://example.org/weights.h5 cannot be fetched"):
         weight_files.fetch(URL, 10)
+
+
+@pytest.fixture
+def model():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, keras.layers.Dense(3, name="exit1")(inputs))
+
+
+@pytest.fixture
+def body(model, tmp_path):
+    """A whole file of the model's weights, all of them ones."""
+    before = model.get_weights()
+    model.set_weights([value * 0 + 1 for value in before])
+    write_weights(model, tmp_path / "whole.h5")
+    model.set_weights(before)
+    return (tmp_path / "whole.h5").read_bytes()
+
+
+def test_half_a_file_is_fetched_again_the_next_time(serve, model, body, tmp_path):
+    """A server that declares no length and breaks off must not fill the cache for ever."""
+    before = model.get_weights()
+    serve(body[:len(body) // 2])
+    with pytest.raises(WeightsError, match="cannot be used and was taken out of the cache"):
+        weight_files.load(model, URL)
+    assert kept(tmp_path) == []
+    assert_array_equal(model.get_weights()[0], before[0])
+
+    requests = serve(body)
+    weight_files.load(model, URL)
+    weight_files.load(model, URL)
+
+    assert_array_equal(model.get_weights()[0], before[0] * 0 + 1)
+    assert requests == [URL]
+
+
+def test_a_copy_that_was_damaged_in_the_cache_is_fetched_again(serve, model, body, tmp_path):
+    """And one that is what the digest says stays, also where the network is another."""
+    serve(body)
+    digest = hashlib.sha256(body).hexdigest()
+    cached = tmp_path / "keras_adaptive" / f"{digest}.h5"
+    cached.parent.mkdir()
+    cached.write_bytes(body[:-1] + b"!")
+    with pytest.raises(WeightsError, match=f"taken out of the cache.*expected {digest}"):
+        weight_files.load(model, f"{URL}#sha256={digest}")
+
+    weight_files.load(model, f"{URL}#sha256={digest}")
+
+    inputs = keras.Input((4,))
+    other = keras.Model(inputs, keras.layers.Dense(3, name="exit2")(inputs))
+    with pytest.raises(WeightsError, match="exit1 is unknown"):
+        weight_files.load(other, f"{URL}#sha256={digest}")
+    assert cached.read_bytes() == body
+
+
+def test_threads_fetch_one_file_at_the_same_time(serve, tmp_path, monkeypatch):
+    """Each gets it, and nothing else is left."""
+    serve(BODY)
+    barrier, failures = threading.Barrier(4), []
+    download = weight_files._download
+    write = weight_files.write_whole
+
+    def together(*arguments):
+        content = download(*arguments)
+        barrier.wait(10)
+        return content
+
+    def write_together(path, fill):
+        write(path, fill)
+        barrier.wait(10)
+
+    def fetch():
+        try:
+            weight_files.fetch(URL, 10)
+        except Exception as error:
+            failures.append(error)
+
+    monkeypatch.setattr(weight_files, "_download", together)
+    monkeypatch.setattr(weight_files, "write_whole", write_together)
+    threads = [threading.Thread(target=fetch) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+    assert len(kept(tmp_path)) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_anything_is_fetched(serve, monkeypatch,
+                                                                           tmp_path):
+    """With the setting that names another folder."""
+    requests = serve(BODY)
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
+
+    with pytest.raises(WeightsError, match="cannot be written.*KERAS_HOME"):
+        weight_files.fetch(URL, 10)
+    assert requests == []
+
+
+def test_a_full_disk_is_told(serve, monkeypatch, tmp_path):
+    serve(BODY)
+
+    def fail(path, fill):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(weight_files, "write_whole", fail)
+    with pytest.raises(WeightsError, match="cannot be written: No space left"):
+        weight_files.fetch(URL, 10)
+    assert kept(tmp_path) == []
+
+
+def test_what_is_no_file_is_told(model, tmp_path):
+    """Without the words of the operating system."""
+    with pytest.raises(WeightsError, match="is a folder"):
+        weight_files.load(model, tmp_path)
+    with pytest.raises(WeightsError, match="nowhere.h5', which does not exist"):
+        weight_files.load(model, tmp_path / "nowhere.h5")
+    with pytest.raises(WeightsError, match="a path or a URL .*Received: 5"):
+        weight_files.load(model, 5)

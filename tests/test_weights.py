@@ -1,5 +1,7 @@
 """Weight files: exact round trips, and hostile files that are refused before they are read."""
 
+import contextlib
+
 import h5py
 import keras
 import numpy as np
@@ -38,6 +40,15 @@ def read(model, path):
 
 def values(model):
     return {variable.path: keras.ops.convert_to_numpy(variable) for variable in model.weights}
+
+
+@contextlib.contextmanager
+def unchanged(model):
+    """Check that a model has the weights that it had before."""
+    before = values(model)
+    yield
+    for name, value in values(model).items():
+        assert_array_equal(value, before[name], err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", weights.DTYPES)
@@ -126,7 +137,8 @@ def test_a_cut_file_is_refused_by_its_size(model, path):
     size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:size // 2])
 
-    with pytest.raises(WeightsError, match=f"has {size // 2} bytes, expected {size}.*cut short"):
+    with unchanged(model), pytest.raises(
+            WeightsError, match=f"has {size // 2} bytes, expected {size}.*cut short"):
         read_weights(model, path, "0" * 64, size)
 
 
@@ -137,7 +149,8 @@ def test_a_changed_file_is_refused_by_its_digest(model, path):
     content[-1] ^= 1
     path.write_bytes(content)
 
-    with pytest.raises(WeightsError, match=f"{sha256(path)}, expected {expected}.*delete it"):
+    with unchanged(model), pytest.raises(
+            WeightsError, match=f"{sha256(path)}, expected {expected}.*delete it"):
         read_weights(model, path, expected, len(content))
 
 
@@ -168,16 +181,12 @@ def test_all_differences_are_named_at_once_and_nothing_is_loaded(model, path):
         file["exit1/kernel"] = np.zeros((3, 7), "float32")
         file["exit1/scale"] = np.zeros(2, "float32")
         file["exit9/kernel"] = np.zeros(2, "float32")
-    before = values(model)
-
-    with pytest.raises(WeightsError) as caught:
+    with unchanged(model), pytest.raises(WeightsError) as caught:
         read(model, path)
 
     for problem in ("hidden/bias is missing", "exit1/kernel has shape (3, 7), expected (3, 2)",
                     "exit1/scale is unknown", "exit9 is unknown", "'small'"):
         assert problem in str(caught.value)
-    for name, value in values(model).items():
-        assert_array_equal(value, before[name])
 
 
 def test_a_long_list_of_differences_is_shortened(model, path):
@@ -200,7 +209,8 @@ def test_a_huge_declared_shape_is_refused_before_memory_is_taken(model, path):
         h5py.h5d.create(file["hidden"].id, b"kernel", h5py.h5t.IEEE_F32LE, space, creation)
     assert path.stat().st_size < 1e5
 
-    with pytest.raises(WeightsError, match="hidden/kernel has shape .1099511627776, 65536."):
+    with unchanged(model), pytest.raises(
+            WeightsError, match="hidden/kernel has shape .1099511627776, 65536."):
         read(model, path)
 
 
@@ -216,7 +226,7 @@ def test_links_are_refused(model, path, link):
         del file["hidden/bias"]
         file["hidden/bias"] = link
 
-    with pytest.raises(WeightsError, match="hidden/bias is a link"):
+    with unchanged(model), pytest.raises(WeightsError, match="hidden/bias is a link"):
         read(model, path)
 
 
@@ -269,8 +279,36 @@ def test_datasets_of_other_kinds_are_refused(model, path, replace, problem):
         del file["hidden/bias"]
         replace(file["hidden"], path.parent)
 
-    with pytest.raises(WeightsError, match=f"hidden/bias.*{problem.removeprefix('hidden/bias ')}"):
+    with unchanged(model), pytest.raises(
+            WeightsError, match=f"hidden/bias.*{problem.removeprefix('hidden/bias ')}"):
         read(model, path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers_are_refused(model, path, value):
+    """A network that answers NaN to everything is not loaded without a word."""
+    with h5py.File(path, "r+") as file:
+        file["hidden/bias"][1] = value
+
+    with unchanged(model), pytest.raises(WeightsError, match="NaN or infinity in 1 .*hidden/bias"):
+        read(model, path)
+
+
+def test_the_weights_of_another_network_of_the_same_size_are_refused(model, path):
+    """Swapped files: by the digest where a record has one, else by the names in the file."""
+    inputs = keras.Input((4,))
+    x = keras.layers.Dense(3, name="masked")(inputs)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    other = keras.Model(inputs, keras.layers.Dense(2, name="exit1")(x))
+    expected, size = sha256(path), path.stat().st_size
+    write_weights(other, path)
+    assert path.stat().st_size == size
+
+    with unchanged(model):
+        with pytest.raises(WeightsError, match=f"expected {expected}"):
+            read_weights(model, path, expected, size)
+        with pytest.raises(WeightsError, match="masked is unknown; hidden/"):
+            read(model, path)
 
 
 def test_a_group_that_contains_itself_ends(model, path):
@@ -307,7 +345,7 @@ def test_a_file_without_a_record_may_not_be_larger_than_the_network(model, path)
     with open(path, "ab") as file:
         file.write(bytes(weights.most_bytes(model)))
 
-    with pytest.raises(WeightsError, match="of this network take at most"):
+    with unchanged(model), pytest.raises(WeightsError, match="of this network take at most"):
         read_weights(model, path)
 
 

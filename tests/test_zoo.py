@@ -190,7 +190,7 @@ def test_missing_weights_are_said_plainly(folder, saved, name, cure):
 
     message = str(caught.value)
     assert message.startswith(f"No weights exist yet for {name!r}")
-    assert "Weights exist for: 'small' (ranet_c1_lg_cifar10)" in message
+    assert re.search("Weights exist for: 'small' .*ranet_c1_lg_cifar10", message)
     assert re.search(cure, message)
 
 
@@ -334,6 +334,46 @@ def test_the_papers_imagenet_networks_have_no_weights(folder, saved, variant):
         zoo.ranet_imagenet("script", pretrained=True)
     with pytest.raises(zoo.NoWeightsError, match="train msdnet_step4_imagenet --data imagenet/`"):
         zoo.msdnet_imagenet("step4", pretrained=True)
+
+
+def test_what_sets_the_existing_weights_apart_is_told(folder, entry):
+    """Not that there are none for a configuration, and some for the same."""
+    shutil.copytree(entry, folder / "ranet_imagenet")
+    edit(folder / "ranet_imagenet" / "model.json", configuration="ranet_i1_step8_imagenet",
+         arguments={"num_classes": 200, "input_shape": [64, 64, 3], "head_filters": 128})
+
+    with pytest.raises(zoo.NoWeightsError) as caught:
+        zoo.ranet_imagenet("i1", pretrained=True)
+
+    assert ("'ranet_imagenet' (the variant 'tiny200', another network than "
+            "'ranet_i1_step8_imagenet': num_classes=200 in place of 1000") in str(caught.value)
+
+
+def test_names_and_input_rule_that_are_given_are_kept(folder, saved):
+    """With trained weights, too; also where the exits are fresh."""
+    own = [f"own {i}" for i in range(10)]
+    rule = {"interpolation": "nearest", "size": [32, 32]}
+
+    model = zoo.load("small", pretrained=True, class_names=own, input_rule=rule)
+
+    assert model.class_names == own
+    assert model.input_rule["interpolation"] == "nearest"
+    assert zoo.load("ranet_cifar10", input_rule=rule, **TINY).input_rule == model.input_rule
+    assert zoo.load("small", pretrained=True, num_classes=2, class_names=["a", "b"]
+                    ).class_names == ["a", "b"]
+    with pytest.raises(ValueError, match="one name per class: 7 .*Received 3"):
+        zoo.load("small", pretrained=True, num_classes=7, class_names=["a", "b", "c"])
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"variant": ["c1"]}, r"`variant` of 'ranet_cifar10' is one of .*Received: \['c1'\]"),
+    ({"num_classes": "37"}, "`num_classes` must be a whole number.*Received: num_classes='37'"),
+    ({"weights": 5}, "`weights` is a path or a URL .*Received: 5"),
+])
+def test_arguments_of_another_type_are_told(folder, arguments, message):
+    """By name, not from inside of Keras."""
+    with pytest.raises(ValueError, match=message):
+        zoo.ranet_cifar10(**TINY, **arguments)
 
 
 def test_weights_that_the_package_lacks_are_found_in_the_cache(folder, saved, tmp_path,

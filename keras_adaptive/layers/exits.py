@@ -1,5 +1,7 @@
 """Exit heads: the small classifiers at which a picture may leave."""
 
+import numbers
+
 import keras
 
 from keras_adaptive.layers.convolution import ConvBlock
@@ -8,6 +10,15 @@ from keras_adaptive.layers.initializers import FanInUniform
 # Sides of a feature map from which two strided convolutions and the pooling of the reference
 # programs leave exactly one pixel.
 REFERENCE_SIZES = range(5, 13)
+
+
+def check_num_classes(num_classes):
+    """Raise a `ValueError` if a number of classes is no whole number of 2 or more."""
+    if not isinstance(num_classes, numbers.Integral) or num_classes < 2:
+        raise ValueError(
+            "`num_classes` must be a whole number, at least 2, because the confidence of a single "
+            f"class is always 1. Received: num_classes={num_classes!r}."
+        )
 
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
@@ -44,11 +55,7 @@ class ExitHead(keras.layers.Layer):
     """
 
     def __init__(self, num_classes, filters=128, pooling="reference", **kwargs):
-        if num_classes < 2:
-            raise ValueError(
-                "`num_classes` must be at least 2, because the confidence of a single class is "
-                f"always 1. Received: num_classes={num_classes}."
-            )
+        check_num_classes(num_classes)
         if pooling not in ("reference", "global"):
             raise ValueError(
                 f'`pooling` is "reference" or "global". Received: pooling={pooling!r}.'

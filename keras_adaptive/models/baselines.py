@@ -9,6 +9,7 @@ import keras
 
 from keras_adaptive.layers import ConvBlock, FanInUniform, FanOutNormal
 from keras_adaptive.layers.convolution import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM
+from keras_adaptive.layers.exits import check_num_classes
 from keras_adaptive.models.inputs import normalize
 from keras_adaptive.models.multi_exit import ConfiguredModel
 
@@ -118,7 +119,7 @@ class ResNet(ConfiguredModel):
                  normalization=None, class_names=None, input_rule=None, exit_macs=None,
                  name="resnet"):
         num_blocks = _units_per_stage("ResNet", depth, other_layers=2)
-        _check_num_classes(num_classes)
+        check_num_classes(num_classes)
 
         pictures = keras.Input(tuple(input_shape), name="pictures")
         x = ConvBlock(channels, 3, name="stem")(normalize(pictures, normalization))
@@ -258,7 +259,7 @@ class DenseNet(ConfiguredModel):
                  num_classes=10, input_shape=(32, 32, 3), normalization=None, class_names=None,
                  input_rule=None, exit_macs=None, name="densenet"):
         num_layers = _units_per_stage("DenseNet", depth, other_layers=4)
-        _check_num_classes(num_classes)
+        check_num_classes(num_classes)
         if not 0 < reduction <= 1:
             raise ValueError(
                 f"`reduction` must be above 0 and at most 1. Received: reduction={reduction}."
@@ -306,14 +307,6 @@ def _units_per_stage(family, depth, other_layers):
             f"Received: depth={depth}."
         )
     return num_units
-
-
-def _check_num_classes(num_classes):
-    if num_classes < 2:
-        raise ValueError(
-            "`num_classes` must be at least 2, because the confidence of a single class is always "
-            f"1. Received: num_classes={num_classes}."
-        )
 
 
 def _batch_norm(dtype=None, name="norm"):

@@ -15,12 +15,13 @@ def normalize(pictures, normalization):
 
     Args:
         pictures: `keras.KerasTensor`, values 0 to 255.
-        normalization: a name in `STATISTICS`, a pair `(mean, std)` of three numbers each for pixels
-            scaled to 0..1, or `None` to return `pictures` as they are.
+        normalization: a name in `STATISTICS`, for pictures with three channels, a pair
+            `(mean, std)` of a number per channel each for pixels scaled to 0..1, or `None` to
+            return `pictures` as they are.
 
     Raises:
-        ValueError: If `normalization` is none of these, or Keras is set to channels first, which no
-            network of this package has.
+        ValueError: If `normalization` is none of these or for another number of channels, or Keras
+            is set to channels first, which no network of this package has.
     """
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
@@ -43,6 +44,13 @@ def normalize(pictures, normalization):
             f"Received: {normalization!r}."
         )
     mean, std = normalization
+    channels = pictures.shape[-1]
+    if not len(mean) == len(std) == channels:
+        raise ValueError(
+            f"`normalization` has {len(mean)} means and {len(std)} standard deviations, and the "
+            f"pictures have {channels} channels. Give a pair (mean, std) of {channels} each, such "
+            f"as {((0.5,) * channels, (0.25,) * channels)}, or pictures with {len(mean)} channels."
+        )
     return keras.layers.Rescaling(
         scale=[1.0 / (255.0 * s) for s in std],
         offset=[-m / s for m, s in zip(mean, std)],

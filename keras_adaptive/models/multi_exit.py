@@ -18,10 +18,14 @@ class MultiExitModel(keras.Model):
         inputs: `keras.KerasTensor`, the picture.
         outputs: list of `keras.KerasTensor`, the logits of exit 1, 2, …, each made by a layer that
             is named after its exit.
-        class_names: sequence of strings or `None`. Names of the classes, for people.
+        class_names: sequence of strings, one per class, or `None`. Names of the classes, for
+            people.
         input_rule: dict or `None`. How a photograph becomes an input: `{"size": [32, 32], …}`.
         exit_macs: sequence of ints or `None`. Multiply-adds of a picture that leaves at each exit.
         name: string.
+
+    Raises:
+        ValueError: If `class_names` are not as many as the last exit has classes.
 
     Reference:
         [Huang et al., 2018](https://arxiv.org/abs/1703.09844), section 4, "Loss functions".
@@ -31,6 +35,8 @@ class MultiExitModel(keras.Model):
                  name=None, **kwargs):
         outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
         super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
+        if class_names is not None:
+            _check_class_names(class_names, self.outputs[-1].shape[-1], self.name)
         self.class_names = None if class_names is None else list(class_names)
         self.input_rule = None if input_rule is None else dict(input_rule)
         self.exit_macs = None if exit_macs is None else [int(macs) for macs in exit_macs]
@@ -203,6 +209,14 @@ class _Untracked:
 
     def __init__(self, value):
         self.value = value
+
+
+def _check_class_names(class_names, num_classes, name):
+    if len(class_names) != num_classes:
+        raise ValueError(
+            f"`class_names` takes one name per class: {num_classes} for {name!r}. "
+            f"Received {len(class_names)}: {class_names!r}."
+        )
 
 
 def _check_exit_weights(exit_weights, num_exits, name):

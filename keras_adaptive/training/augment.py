@@ -30,6 +30,34 @@ def crop_and_flip(pictures, rng):
     return padded[np.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
+def change(pictures, seed, augmentation):
+    """Return the pictures changed as the argument of a pipeline says.
+
+    Args:
+        pictures: uint8 array `(batch, height, width, 3)`.
+        seed: int. The same seed gives the same changes, where `augmentation` is a dict.
+        augmentation: dict of arguments for `rand_augment`; or a Keras layer, such as keras-cv's
+            `RandAugment`, or another function of a float32 array of pictures with values 0 to 255.
+            A layer draws its own random numbers, so that a resumed run does not repeat them.
+
+    Returns:
+        uint8 array of the same shape.
+
+    Raises:
+        ValueError: If a layer or function gives another shape.
+    """
+    if not callable(augmentation):
+        return rand_augment(pictures, seed, **augmentation)
+    mode = {"training": True} if isinstance(augmentation, keras.layers.Layer) else {}
+    changed = keras.ops.convert_to_numpy(augmentation(pictures.astype("float32"), **mode))
+    if changed.shape != pictures.shape:
+        raise ValueError(
+            f"`augmentation` must give pictures of the shape that it takes, {pictures.shape}. "
+            f"Received: {changed.shape}."
+        )
+    return _to_bytes(changed)
+
+
 def rand_augment(pictures, seed, **settings):
     """Return the pictures changed by Keras's `RandAugment`.
 
@@ -50,4 +78,8 @@ def rand_augment(pictures, seed, **settings):
     layer = keras.layers.RandAugment((0, 255), seed=int(seed), data_format="channels_last",
                                      dtype="float32", **settings)
     changed = keras.ops.convert_to_numpy(layer(pictures.astype("float32"), training=True))
-    return np.clip(np.rint(changed), 0, 255).astype("uint8")
+    return _to_bytes(changed)
+
+
+def _to_bytes(pictures):
+    return np.clip(np.rint(pictures), 0, 255).astype("uint8")

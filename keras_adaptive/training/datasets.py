@@ -5,7 +5,7 @@ import pathlib
 import keras
 import numpy as np
 
-from keras_adaptive.training.augment import crop_and_flip, rand_augment
+from keras_adaptive.training.augment import change, crop_and_flip
 from keras_adaptive.training.folders import load_folder
 from keras_adaptive.training.grain_package import import_grain
 from keras_adaptive.training.photograph_tree import is_photograph_tree, load_photographs
@@ -59,10 +59,11 @@ def load_data(source, image_size=None, input_rule=None):
         source: path of an `.npz` with `x_train`, `y_train`, `x_val`, `y_val`, `x_test`, `y_test`
             and `class_names`; path of a folder with `train/<class>/`, `test/<class>/` and perhaps
             `val/<class>/`, see `load_folder`; path of a folder with `train/<class>/` and
-            `val/<class>/` and no `test`, such as ImageNet's, whose files are read when a batch
-            wants them, see `load_photographs`; `"tfds:NAME"`, a data set that
-            `tensorflow_datasets` has prepared, see `load_examples`; or `"cifar10"`, `"cifar100"`,
-            which Keras downloads, the last 5,000 training pictures kept for validation.
+            `val/<class>/` and no `test`, or one without class folders, such as ImageNet's, whose
+            files are read when a batch wants them, see `load_photographs`; `"tfds:NAME"`, a data
+            set that `tensorflow_datasets` has prepared, see `load_examples`; or `"cifar10"`,
+            `"cifar100"`, which Keras downloads, the last 5,000 training pictures kept for
+            validation.
         image_size: int or `None`. Side that files and examples are brought to.
         input_rule: dict or `None`. How evaluation makes them pictures of that side: the rule that
             a trained model carries, or `None` for that of training. Arrays stay as they are.
@@ -123,7 +124,7 @@ def training_pipeline(split, batch_size, epochs, seed, first_epoch=0, augmentati
         epochs: int. Number of the last epoch, counted from 1.
         seed: int.
         first_epoch: int. Epochs to leave out at the start.
-        augmentation: dict of arguments for `rand_augment`, or `None` for crops and flips only.
+        augmentation: dict, layer or function, see `change`, or `None` for crops and flips only.
 
     Returns:
         `grain.MapDataset` of `(pictures, labels)`, `steps_per_epoch(split, batch_size)` batches per
@@ -137,7 +138,7 @@ def training_pipeline(split, batch_size, epochs, seed, first_epoch=0, augmentati
     def load(indices, rng):
         pictures = crop_and_flip(split.x[indices], rng)
         if augmentation:
-            pictures = rand_augment(pictures, rng.integers(2**31), **augmentation)
+            pictures = change(pictures, rng.integers(2**31), augmentation)
         return pictures, split.y[indices]
 
     steps = steps_per_epoch(split, batch_size)

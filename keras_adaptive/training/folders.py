@@ -41,22 +41,28 @@ def load_folder(folder, image_size, input_rule=None):
             )
     class_names = find_class_names(folder / "train")
     rule = _rule(image_size, input_rule)
+    # All parts are listed before a picture is decoded, which may take long.
+    training = _list(folder / "train", class_names)
     if (folder / "val").is_dir():
-        train, validation = (_read(_list(folder / part, class_names), rule)
-                             for part in ("train", "val"))
+        held_back = _list(folder / "val", class_names)
     else:
-        kept, held_back = [], []
-        for files in _list(folder / "train", class_names):
-            held_back.append(files[VALIDATION_INTERVAL - 1::VALIDATION_INTERVAL])
-            kept.append([file for i, file in enumerate(files, start=1) if i % VALIDATION_INTERVAL])
-        if not any(held_back):
-            raise ValueError(
-                f"No class of {folder / 'train'} has {VALIDATION_INTERVAL} pictures, of which one "
-                "is kept for validation. Add pictures, or a folder val/<class>/ with some."
-            )
-        train, validation = _read(kept, rule), _read(held_back, rule)
-    test = _read(_list(folder / "test", class_names), rule)
+        training, held_back = _hold_back(training, folder / "train")
+    parts = training, held_back, _list(folder / "test", class_names)
+    train, validation, test = (_read(files, rule) for files in parts)
     return Data(train, validation, test, class_names)
+
+
+def _hold_back(files_by_class, folder):
+    """Return the files of each class without those for validation, and those."""
+    kept = [[file for i, file in enumerate(files, start=1) if i % VALIDATION_INTERVAL]
+            for files in files_by_class]
+    held_back = [files[VALIDATION_INTERVAL - 1::VALIDATION_INTERVAL] for files in files_by_class]
+    if not any(held_back):
+        raise ValueError(
+            f"No class of {folder} has {VALIDATION_INTERVAL} pictures, of which one is kept for "
+            "validation. Add pictures, or a folder val/<class>/ with some."
+        )
+    return kept, held_back
 
 
 def find_class_names(folder, least=2):

@@ -18,10 +18,14 @@ _SEED = 0  # of the part that is held back, the same in every run
 
 
 def is_photograph_tree(folder):
-    """Return whether a path is a folder with `train` and `val` and without `test`."""
+    """Return whether a path is a folder with `train` and `val` and without labelled `test`.
+
+    A folder `test` whose pictures lie side by side, as ImageNet's from Kaggle, has no labels.
+    """
     folder = pathlib.Path(folder)
-    return all((folder / part).is_dir() for part in ("train", "val")) and not (
-        folder / "test").exists()
+    if not all((folder / part).is_dir() for part in ("train", "val")):
+        return False
+    return not (folder / "test").is_dir() or not find_class_names(folder / "test", least=0)
 
 
 def load_photographs(folder, image_size=None, input_rule=None):
@@ -40,7 +44,8 @@ def load_photographs(folder, image_size=None, input_rule=None):
         `PhotographData`. Class numbers follow the names of the folders, ordered by code points.
 
     Raises:
-        ValueError: If a folder is empty, or `val` has other classes than `train`.
+        ValueError: If a folder is empty, `val` has other classes than `train`, or the list of names
+            is not UTF-8.
     """
     folder, size = pathlib.Path(folder), image_size or IMAGE_SIZE
     classes = find_class_names(folder / "train")
@@ -82,7 +87,13 @@ def _list(folder, classes, size, input_rule):
 def _names(folder, classes):
     if not (folder / NAMES).is_file():
         return tuple(classes)
-    lines = (folder / NAMES).read_text(encoding="utf-8").splitlines()
+    try:
+        lines = (folder / NAMES).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{folder / NAMES} is no UTF-8 text: {error}. Save it as UTF-8, or take it away: the "
+            "classes are then called as their folders."
+        ) from error
     known = {wnid: names.split(",")[0]
              for wnid, _, names in (line.partition(" ") for line in lines)}
     names = [known.get(wnid, wnid) for wnid in classes]

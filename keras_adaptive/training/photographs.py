@@ -3,8 +3,8 @@
 import dataclasses
 import math
 import os
-import threading
 import warnings
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,7 +15,8 @@ from keras_adaptive.picture_files import (
     read_picture,
     upright,
 )
-from keras_adaptive.training.augment import rand_augment
+from keras_adaptive.training.augment import change
+from keras_adaptive.training.bad_files import BadPictures
 from keras_adaptive.training.grain_package import import_grain
 
 # He et al., 2016, section 3.4: for the test the shorter side has 256 pixels, the centre 224.
@@ -29,16 +30,25 @@ _MOST_BAD_IN_A_ROW = 100
 _MOST_BAD_SHOWN = 20
 
 
-class _BadPictures:
-    """Pictures that could not be read, noted by the threads that met them."""
+@dataclasses.dataclass(frozen=True)
+class NotingGrey:
+    """A rule that notes the name of a picture without colour before it makes an array of it.
 
-    def __init__(self):
-        self.reasons = {}
-        self._lock = threading.Lock()
+    Args:
+        rule: `InputRule`, or another object with `apply`.
+        name: string. Names the picture.
+        bad: `BadPictures` to note it in.
+    """
 
-    def note(self, reasons):
-        with self._lock:
-            self.reasons.update(reasons)
+    rule: Any
+    name: str
+    bad: BadPictures
+
+    def apply(self, picture):
+        """Return what `rule` makes of a `PIL.Image.Image`."""
+        if picture.mode in ("1", "L", "LA", "F") or picture.mode.startswith("I"):
+            self.bad.grey.add(self.name)
+        return self.rule.apply(picture)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +70,7 @@ class Photographs:
     y: np.ndarray
     size: int
     rule: dict | None = None
-    _bad: _BadPictures = dataclasses.field(default_factory=_BadPictures, repr=False, compare=False)
+    _bad: BadPictures = dataclasses.field(default_factory=BadPictures, repr=False, compare=False)
 
     # How messages name what cannot be read, and what helps.
     _kind = "files"
@@ -88,6 +98,15 @@ class Photographs:
         return dict(self._bad.reasons)
 
     @property
+    def num_grey(self):
+        """int. How many files read so far are grey; they were brought to RGB."""
+        return len(self._bad.grey)
+
+    def keep_bad_files(self, path):
+        """List the files that cannot be read in a `.csv` file, as soon as they are met."""
+        self._bad.keep_in(path)
+
+    @property
     def input_rule(self):
         """dict. How a photograph becomes an input in evaluation, see `MultiExitModel`."""
         papers = {"resize": "shorter_side_then_centre_crop", "interpolation": "bilinear",
@@ -107,7 +126,8 @@ class Photographs:
 
     def load(self, place, rule):
         """Return the picture at a place and its label, or raise `UnreadablePicturesError`."""
-        return read_picture(self.x[place], rule), self.y[place]
+        path = self.x[place]
+        return read_picture(path, NotingGrey(rule, path, self._bad)), self.y[place]
 
     def read(self, position, rule):
         """Return a picture, uint8 `(size, size, 3)`, and its label.
@@ -167,9 +187,10 @@ class Photographs:
             return
         lines = [f"\n  {path}: {bad[path]}" for path in sorted(bad)[:_MOST_BAD_SHOWN]]
         more = f"\n  and {len(bad) - _MOST_BAD_SHOWN} more" if len(bad) > _MOST_BAD_SHOWN else ""
+        grey = f"\n{self.num_grey} grey ones were brought to RGB." if self.num_grey else ""
         warnings.warn(
             f"{len(bad)} of {len(self)} {self._kind} cannot be read as pictures and were replaced "
-            f"by their neighbours. {self._cure}:{''.join(lines)}{more}", stacklevel=2)
+            f"by their neighbours. {self._cure}:{''.join(lines)}{more}{grey}", stacklevel=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +258,7 @@ def photograph_pipeline(photographs, batch_size, epochs, seed, first_epoch=0, au
         epochs: int. Number of the last epoch, counted from 1.
         seed: int.
         first_epoch: int. Epochs to leave out at the start.
-        augmentation: dict of arguments for `rand_augment`, or `None` for crops and flips only.
+        augmentation: dict, layer or function, see `change`, or `None` for crops and flips only.
 
     Returns:
         `grain.IterDataset` of `(pictures, labels)`, `len(photographs) // batch_size` batches per
@@ -255,7 +276,7 @@ def photograph_pipeline(photographs, batch_size, epochs, seed, first_epoch=0, au
     def finish(batch):
         pictures, labels, seeds = batch
         if augmentation:
-            pictures = rand_augment(pictures, seeds[0], **augmentation)
+            pictures = change(pictures, seeds[0], augmentation)
         return pictures, labels
 
     in_epoch = len(photographs) // batch_size * batch_size

@@ -51,7 +51,8 @@ class Training:
     `average` is the momentum of a moving average of the weights, such as 0.999; the averaged
     weights are validated and kept in place of the others. 0 for none.
 
-    `rand_augment` has the arguments of Keras's `RandAugment`, which is used where it is there.
+    `rand_augment` has the arguments of Keras's `RandAugment`, which is used where it is there; an
+    empty table is none.
     """
 
     batch_size: int

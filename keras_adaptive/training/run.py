@@ -14,6 +14,7 @@ import numpy as np
 from keras_adaptive.files import write_whole
 from keras_adaptive.models.precision import use_precision
 from keras_adaptive.training.averaging import AveragedWeights
+from keras_adaptive.training.bad_files import keep_bad_files
 from keras_adaptive.training.datasets import check_labels
 from keras_adaptive.training.photographs import Photographs
 
@@ -37,7 +38,7 @@ def train(recipe, data, folder, verbose="auto"):
     Args:
         recipe: `Recipe`.
         data: `Data` or `PhotographData`. Files of the latter that cannot be read are replaced by
-            others, and named in a warning at the end.
+            others, listed in `bad_files.csv` as they are met and in a warning at the end.
         folder: path. Made if missing. Holds `state.h5`, `best.weights.h5` and `log.csv`.
         verbose: as in `keras.Model.fit`.
 
@@ -51,6 +52,7 @@ def train(recipe, data, folder, verbose="auto"):
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    keep_bad_files(data, folder)
     state = _State(folder / STATE, recipe, data)
     done = state.epoch
     _trim_log(folder / LOG, done)

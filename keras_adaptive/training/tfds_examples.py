@@ -9,7 +9,7 @@ import numpy as np
 from keras_adaptive.names import did_you_mean
 from keras_adaptive.picture_files import read_picture, unreadable
 from keras_adaptive.training.photograph_tree import IMAGE_SIZE, hold_back
-from keras_adaptive.training.photographs import PhotographData, Photographs
+from keras_adaptive.training.photographs import NotingGrey, PhotographData, Photographs
 
 _PREFIX = "tfds:"
 _PREPARE = (
@@ -70,6 +70,7 @@ class Examples(Photographs):
             encoded, label = self.part.read(number)
         except Exception as error:  # of any kind: the format of the record is not ours
             raise unreadable(name, error) from error
+        rule = NotingGrey(rule, name, self._bad)
         return read_picture(io.BytesIO(encoded), rule, name), label
 
 

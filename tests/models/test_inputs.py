@@ -1,6 +1,7 @@
 """The first node of every network."""
 
 import keras
+import numpy as np
 import pytest
 
 from keras_adaptive.models import DenseNet, MSDNet, RANet, ResNet
@@ -19,3 +20,13 @@ def test_channels_first_is_refused_with_the_cure(network):
             network(**SMALL[network])
     finally:
         keras.config.set_image_data_format(before)
+
+
+@pytest.mark.parametrize("normalization", ["cifar10", ((0.5, 0.5, 0.5), (0.2,)), ((), ())])
+def test_a_normalisation_for_other_channels_is_refused_with_the_cure(normalization):
+    """Grey pictures would fail in the first prediction, deep inside."""
+    with pytest.raises(ValueError, match=r"have 1 channels.*such as \(\(0.5,\), \(0.25,\)\)"):
+        ResNet(depth=8, channels=4, input_shape=(32, 32, 1), normalization=normalization)
+
+    grey = ResNet(depth=8, channels=4, input_shape=(32, 32, 1), normalization=((0.5,), (0.25,)))
+    assert grey.predict(np.zeros((1, 32, 32, 1)), verbose=0).shape == (1, 10)

@@ -57,6 +57,14 @@ def test_loss_is_the_weighted_sum_over_exits_of_one_label(numbers):
     assert logs["loss"] == pytest.approx(0.5 * per_exit[0] + 2.0 * per_exit[1], rel=1e-4)
 
 
+@pytest.mark.parametrize("names", [["a"], list("abcdef"), []])
+def test_names_are_as_many_as_classes(names):
+    """A wrong list is told where it is given, not when the first picture is classified."""
+    with pytest.raises(ValueError, match="one name per class: 5 for 'small'. Received"):
+        small_model(class_names=names)
+    assert small_model(class_names=tuple("abcde")).class_names == list("abcde")
+
+
 def test_without_weights_every_exit_counts_once(numbers):
     model = small_model()
     model.compile("sgd")

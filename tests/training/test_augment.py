@@ -1,7 +1,9 @@
+import keras
 import numpy as np
+import pytest
 from numpy.testing import assert_array_equal
 
-from keras_adaptive.training.augment import crop_and_flip
+from keras_adaptive.training.augment import change, crop_and_flip
 
 
 def test_every_picture_is_a_shifted_and_perhaps_mirrored_copy():
@@ -29,3 +31,17 @@ def test_same_generator_same_result():
 
     assert_array_equal(first, second)
     assert first.dtype == np.uint8
+
+
+@pytest.mark.parametrize("augmentation", [
+    keras.layers.RandomBrightness((1, 1), (0, 255), seed=0), lambda pictures: pictures + 255],
+    ids=["layer", "function"])
+def test_a_layer_or_function_of_ones_own_changes_pictures(augmentation):
+    """A layer in its training mode; what it gives is cut to 0 to 255."""
+    pictures = np.full((2, 8, 8, 3), 3, "uint8")
+
+    changed = change(pictures, 0, augmentation)
+
+    assert changed.dtype == np.uint8 and (changed == 255).all()
+    with pytest.raises(ValueError, match="of the shape that it takes"):
+        change(pictures, 0, lambda pictures: pictures[:1])

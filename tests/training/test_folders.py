@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from keras_adaptive.picture_files import InputRule, UnreadablePicturesError, read_picture
+from keras_adaptive.training import folders
 from keras_adaptive.training.datasets import load_data
 
 
@@ -85,6 +86,18 @@ def test_what_is_missing_is_named(write, tmp_path):
     write("test", "cat", 1)
     write("test", "fox", 1)
     with pytest.raises(ValueError, match="Only in one of them: .'dog', 'fox'."):
+        load_data(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", ["val", "test"])
+def test_classes_are_compared_before_a_picture_is_decoded(write, tmp_path, monkeypatch, wrong):
+    """A data set that takes hours to decode fails at once where it must."""
+    for part in ("train", "val", "test"):
+        write(part, "cat", 1)
+        write(part, "fox" if part == wrong else "dog", 1)
+    monkeypatch.setattr(folders, "read_pictures", lambda *_: pytest.fail("a picture was decoded"))
+
+    with pytest.raises(ValueError, match=f"{wrong} and train have different classes"):
         load_data(tmp_path)
 
 

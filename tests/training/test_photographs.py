@@ -13,6 +13,7 @@ from keras_adaptive.models import RANet
 from keras_adaptive.picture_files import InputRule, UnreadablePicturesError, read_picture
 from keras_adaptive.training import Recipe, train
 from keras_adaptive.training.augment import rand_augment
+from keras_adaptive.training.bad_files import keep_bad_files
 from keras_adaptive.training.datasets import load_data
 from keras_adaptive.training.photographs import (
     AREAS,
@@ -22,6 +23,7 @@ from keras_adaptive.training.photographs import (
     photograph_pipeline,
     random_box,
 )
+from keras_adaptive.training.splits import Data, Split
 
 CLASSES = ("n01", "n02")
 
@@ -75,6 +77,24 @@ def test_names_of_classes_come_from_imagenets_list(tree):
     assert load_data(tree).class_names == ("tench", "goldfish")
     path.write_text("n01 crane\nn02 crane\n")
     assert load_data(tree).class_names == ("crane (n01)", "crane (n02)")
+
+
+def test_kaggles_test_pictures_without_labels_do_not_count(tree):
+    """They lie side by side; the tree is still one whose files stay on the disk."""
+    (tree / "test").mkdir()
+    Image.new("RGB", (8, 8)).save(tree / "test" / "ILSVRC2012_test_00000001.JPEG")
+
+    data = load_data(tree, 16)
+
+    assert isinstance(data, PhotographData)
+    assert all(path.startswith(str(tree / "val")) for path in data.test.x)
+
+
+def test_a_list_of_names_in_another_encoding_is_named(tree):
+    (tree / "LOC_synset_mapping.txt").write_bytes(b"n01 caf\xe9\n")
+
+    with pytest.raises(ValueError, match="LOC_synset_mapping.txt is no UTF-8 text.*Save it"):
+        load_data(tree)
 
 
 def test_a_val_folder_without_classes_is_told(tree):
@@ -161,6 +181,42 @@ def test_damaged_files_are_replaced_counted_and_named(data):
     assert sorted(data.train.bad_files) == sorted(broken)
     with pytest.warns(UserWarning, match=r"2 of 13 files cannot be read(.|\n)*cut short"):
         data.train.warn_of_bad_files()
+
+
+def test_bad_files_are_listed_as_they_are_met(data, tmp_path):
+    """A run that is killed has named them; one that goes on names none twice."""
+    path = tmp_path / "bad_files.csv"
+    broken = data.train.x[2]
+    with open(broken, "wb") as file:
+        file.write(b"no picture")
+    keep_bad_files(data, tmp_path)
+    assert not path.exists()
+
+    data.train[2]
+
+    listed = path.read_text()
+    header, line = listed.splitlines()
+    assert header == "file,reason"
+    assert line.startswith(f"{broken},") and "not a picture" in line
+    again = load_data(tmp_path, 16)
+    keep_bad_files(again, tmp_path)
+    again.train[2]
+    assert path.read_text() == listed
+    in_memory = Split(np.zeros((1, 8, 8, 3), "uint8"), np.zeros(1, "int64"))
+    keep_bad_files(Data(in_memory, in_memory, in_memory, ("a",)), tmp_path)
+
+
+def test_grey_files_are_counted(data):
+    """Each once; the warning at the end tells how many."""
+    for position in (0, 1, 1, 4, 5):
+        data.test[position]
+
+    assert data.test.num_grey == 2  # one of each class
+    with open(data.test.x[0], "wb"):
+        pass
+    data.test[0]
+    with pytest.warns(UserWarning, match="2 grey ones were brought to RGB"):
+        data.test.warn_of_bad_files()
 
 
 def test_a_disk_that_is_gone_is_an_error(data):

@@ -1,0 +1,65 @@
+"""Which pictures could not be read: in memory, and in a file that outlives the run."""
+
+import csv
+import pathlib
+import threading
+
+BAD_FILES = "bad_files.csv"  # in a run's folder
+
+
+class BadPictures:
+    """Pictures that could not be read, and grey ones, noted by the threads that met them."""
+
+    def __init__(self):
+        self.reasons = {}
+        self.grey = set()  # names of those that were brought to RGB
+        self._lock = threading.Lock()
+        self._path = None
+        self._written = set()
+
+    def note(self, reasons):
+        """Note what is wrong with pictures, a dict by their names."""
+        with self._lock:
+            self.reasons.update(reasons)
+            self._write()
+
+    def keep_in(self, path):
+        """Write what is noted, so far and from now on, to a file.
+
+        Args:
+            path: path of a `.csv` file of the columns `file` and `reason`. What it lists already
+                stays in it, and is not listed again.
+        """
+        with self._lock:
+            self._path = pathlib.Path(path)
+            self._written = _read(self._path)
+            self._write()
+
+    def _write(self):
+        new = {name: reason for name, reason in self.reasons.items() if name not in self._written}
+        if self._path is None or not new:
+            return
+        is_new = not self._path.exists()
+        # Line by line as they are met: a run that is killed has named them.
+        with open(self._path, "a", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("file", "reason")] * is_new + list(new.items()))
+        self._written.update(new)
+
+
+def keep_bad_files(data, folder):
+    """List the files that training cannot read in `bad_files.csv`, from the moment they are met.
+
+    Args:
+        data: `PhotographData`; of `Data`, which is in memory, nothing is listed.
+        folder: path of the run's folder, which exists.
+    """
+    for part in (data.train, data.validation):
+        if hasattr(part, "keep_bad_files"):
+            part.keep_bad_files(pathlib.Path(folder) / BAD_FILES)
+
+
+def _read(path):
+    if not path.exists():
+        return set()
+    with open(path, encoding="utf-8", newline="") as file:
+        return {row[0] for row in csv.reader(file) if row}
