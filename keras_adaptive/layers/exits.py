@@ -78,7 +78,8 @@ class ExitHead(keras.layers.Layer):
                                              dtype="float32", name="classifier")
 
     def build(self, input_shape):
-        input_shape = input_shape[0] if isinstance(input_shape, list) else input_shape
+        # In a file the shape of one map is a list, too.
+        input_shape = input_shape[0] if isinstance(input_shape[0], (list, tuple)) else input_shape
         sides = tuple(input_shape[1:3])
         if self.pooling == "reference" and any(side not in REFERENCE_SIZES for side in sides):
             raise ValueError(
