@@ -132,7 +132,6 @@ def main(argv=None):
         last = next(p for p in reversed(points) if p.protocol == "anytime")
         print(f"{recipe.name}: {last.accuracy:.2%} at the last exit, "
               f"{last.mean_macs / 1e6:.2f} M", file=sys.stderr)
-    (folder / EQUAL_SCHEDULE).parent.mkdir(exist_ok=True)
     write_equal_schedule(folder / EQUAL_SCHEDULE, points)
     save_figure(plot_equal_schedule(points, f"after {epochs} epochs, {where}"),
                 folder / EQUAL_SCHEDULE_FIGURE)

@@ -20,7 +20,7 @@ import numpy as np
 
 from keras_adaptive.evaluation import ExitOutputs
 from keras_adaptive.models import RANet
-from keras_adaptive.training.averaging import AveragedWeights
+from keras_adaptive.training.averaging import STATISTICS_PICTURES, AveragedWeights
 from keras_adaptive.training.datasets import load_data, steps_per_epoch, training_pipeline
 from keras_adaptive.training.losses import LastExitDistillation, SmoothedCrossEntropy
 
@@ -53,7 +53,8 @@ def run(model, optimizer, arguments, data, epochs, seed):
                                      **optimizer)
     model.compile(optimizer, metrics=None, **arguments)
     pictures = training_pipeline(data.train, BATCH_SIZE, epochs, seed)
-    average = AveragedWeights(pictures, 1024 // BATCH_SIZE) if optimizer.use_ema else None
+    average = (AveragedWeights(pictures, STATISTICS_PICTURES // BATCH_SIZE)
+               if optimizer.use_ema else None)
     # Averaged weights are made where a run validates; here it does so at its end.
     validation = {"validation_data": (data.validation.x, data.validation.y),
                   "validation_freq": epochs, "callbacks": [average]} if average else {}

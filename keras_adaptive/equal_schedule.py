@@ -1,11 +1,10 @@
 """Networks compared after equal training: the points, and the files of a zoo entry with them."""
 
-import csv
 import dataclasses
 import math
 import pathlib
 
-from keras_adaptive.files import write_whole
+from keras_adaptive.evaluation.tables import read_table, write_table
 
 EQUAL_SCHEDULE = pathlib.Path("results", "equal_schedule.csv")
 EQUAL_SCHEDULE_FIGURE = "equal_schedule.png"
@@ -33,16 +32,13 @@ def write_equal_schedule(path, points):
     """Write points as CSV, whole or not at all.
 
     Args:
-        path: path of the file.
+        path: path of the file. Its folder is made if missing.
         points: list of `EqualSchedulePoint`.
-    """
-    def fill(partial):
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(_COLUMNS)
-            writer.writerows(dataclasses.astuple(point) for point in points)
 
-    write_whole(path, fill)
+    Raises:
+        ValueError: If there are no points.
+    """
+    write_table(path, [dataclasses.asdict(point) for point in points])
 
 
 def read_equal_schedule(path):
@@ -51,12 +47,7 @@ def read_equal_schedule(path):
     Raises:
         ValueError: If the file has other columns, or a row is malformed; the message names it.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        columns = next(reader, [])
-        if columns != _COLUMNS:
-            raise ValueError(f"{path} has the columns {columns}, expected {_COLUMNS}.")
-        points = [_point(row, f"{path}, line {reader.line_num}") for row in reader]
+    points = [_point(row, where) for row, where in read_table(path, _COLUMNS)]
     if len({point.network for point in points}) < 2 or len({p.epochs for p in points}) > 1:
         raise ValueError(f"{path}: expected two networks or more that learned equally many epochs. "
                          f"Received: {sorted({(p.network, p.epochs) for p in points})}.")

@@ -1,10 +1,10 @@
 """The papers' results that our own are compared with: `zoo/published_results.csv`."""
 
-import csv
 import dataclasses
 import math
 
 from keras_adaptive import content
+from keras_adaptive.evaluation.tables import read_table
 
 FILE = "published_results.csv"
 
@@ -39,12 +39,7 @@ def read_published(data=None, path=None):
         ValueError: If the file has other columns, or a row is malformed; the message names it.
     """
     path = content.folder("zoo") / FILE if path is None else path
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        columns = next(reader, [])
-        if columns != _COLUMNS:
-            raise ValueError(f"{path} has the columns {columns}, expected {_COLUMNS}.")
-        points = [_point(row, f"{path}, line {reader.line_num}") for row in reader]
+    points = [_point(row, where) for row, where in read_table(path, _COLUMNS)]
     return [point for point in points if data in (None, point.data)]
 
 

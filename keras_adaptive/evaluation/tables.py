@@ -1,4 +1,4 @@
-"""Tables of measured points as CSV files."""
+"""Tables of points as CSV files."""
 
 import csv
 import pathlib
@@ -30,6 +30,27 @@ def write_table(path, rows):
             writer.writerows(rows)
 
     write_whole(path, fill)
+
+
+def read_table(path, columns):
+    """Return the rows of a CSV file, each with the words that name its place in messages.
+
+    Args:
+        path: path of the file.
+        columns: list of strings, its headings.
+
+    Returns:
+        List of pairs, a list of strings and `"path, line 2"`.
+
+    Raises:
+        ValueError: If the file has other columns.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        found = next(reader, [])
+        if found != columns:
+            raise ValueError(f"{path} has the columns {found}, expected {columns}.")
+        return [(row, f"{path}, line {reader.line_num}") for row in reader]
 
 
 def cost_text(macs):

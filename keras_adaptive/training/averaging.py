@@ -7,6 +7,8 @@ import keras
 
 from keras_adaptive.training.statistics import reestimate_statistics
 
+STATISTICS_PICTURES = 1024  # enough to estimate statistics of batch normalisation from
+
 
 class AveragedWeights(keras.callbacks.Callback):
     """Validate the moving average of the weights, and lend it for saving.

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_adaptive.files import write_whole
 from keras_adaptive.models.precision import use_precision
-from keras_adaptive.training.averaging import AveragedWeights
+from keras_adaptive.training.averaging import STATISTICS_PICTURES, AveragedWeights
 from keras_adaptive.training.bad_files import keep_bad_files
 from keras_adaptive.training.datasets import check_labels
 from keras_adaptive.training.photographs import Photographs
@@ -21,8 +21,6 @@ from keras_adaptive.training.photographs import Photographs
 STATE = "state.h5"  # everything needed to go on after the last finished epoch
 BEST = "best.weights.h5"  # weights of the best full-size epoch on the validation part
 LOG = "log.csv"
-
-_STATISTICS_PICTURES = 1024  # to estimate the statistics of averaged weights from
 
 
 def train(recipe, data, folder, verbose="auto"):
@@ -131,7 +129,7 @@ def _average(recipe, data, image_size):
         return None
     # Those of the first epoch, whenever a run goes on: the same statistics, the same best epoch.
     pictures = recipe.fit_arguments(data, image_size, 0, 1)["x"]
-    return AveragedWeights(pictures, -(-_STATISTICS_PICTURES // recipe.training.batch_size))
+    return AveragedWeights(pictures, -(-STATISTICS_PICTURES // recipe.training.batch_size))
 
 
 def _trim_log(path, epochs):
