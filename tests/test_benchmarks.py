@@ -722,31 +722,29 @@ phases = [{{ epochs = 1, image_size = 32 }}, {{ epochs = 1, image_size = 32, res
 """
 
 
-@pytest.fixture
-def equal_runs(tmp_path, data):
-    """A RANet and an MSDNet, trained for an epoch: arguments of the script, and their recipes."""
-    arguments = []
+EQUAL_RECIPES = {
+    name: RECIPE.format(configuration=configuration, classes=NUM_CLASSES, rate=0.1, arguments=size)
     for name, configuration, size in (
-            ("ranet", "ranet_c1_even_cifar10",
-             "scales = [1]\ngrowth_factors = [1]\nlayers_per_block = 1"),
-            ("msdnet", "msdnet_even_b6_base4_step2_cifar10",
-             "layers_in_first_block = 1\nlayers_per_block = 1\ngrowth_factors = [1, 2]")):
+        ("ranet", "ranet_c1_even_cifar10",
+         "scales = [1]\ngrowth_factors = [1]\nlayers_per_block = 1"),
+        ("msdnet", "msdnet_even_b6_base4_step2_cifar10",
+         "layers_in_first_block = 1\nlayers_per_block = 1\ngrowth_factors = [1, 2]"))}
+
+
+def test_equal_schedule(load_script, data, tmp_path, monkeypatch):
+    """Both networks are measured at their exits and within budgets, for the entry's card."""
+    monkeypatch.setattr(zoo, "find_entry", lambda name: types.SimpleNamespace(folder=tmp_path))
+    arguments = []
+    for name, text in EQUAL_RECIPES.items():
         file = tmp_path / f"{name}.toml"
-        file.write_text(RECIPE.format(configuration=configuration, classes=NUM_CLASSES, rate=0.1,
-                                      arguments=size), encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
         recipe = recipes.load(file)
         first = dataclasses.replace(recipe.training, phases=recipe.training.phases[:1])
         train(dataclasses.replace(recipe, training=first), load_data(str(data)), tmp_path / name,
               verbose=0)
         arguments += ["--run", str(file), str(tmp_path / name)]
-    return arguments
 
-
-def test_equal_schedule(load_script, equal_runs, data, tmp_path, monkeypatch):
-    """Both networks are measured at their exits and within budgets, for the entry's card."""
-    monkeypatch.setattr(zoo, "find_entry", lambda name: types.SimpleNamespace(folder=tmp_path))
-
-    load_script("equal_schedule").main(["made_up", "--data", str(data), *equal_runs])
+    load_script("equal_schedule").main(["made_up", "--data", str(data), *arguments])
 
     points = read_equal_schedule(tmp_path / EQUAL_SCHEDULE)
     for network in ("RANet", "MSDNet"):
@@ -764,14 +762,20 @@ def test_equal_schedule(load_script, equal_runs, data, tmp_path, monkeypatch):
     (("rate = 0.1", "rate = 0.2"), "peak learning rate 0.1 there, 0.2 here"),
     (("32 }, {", "24 }, {"), "picture sizes .32. there, .24. here"),
 ])
-def test_unequal_schedules_are_refused(load_script, equal_runs, data, tmp_path, monkeypatch, capsys,
-                                       edit, message):
+def test_unequal_schedules_are_refused(load_script, data, tmp_path, monkeypatch, capsys, edit,
+                                       message):
+    """Before a network is built: the recipes and the lengths of the logs tell it."""
     monkeypatch.setattr(zoo, "find_entry", lambda name: types.SimpleNamespace(folder=tmp_path))
-    file = pathlib.Path(equal_runs[4])
-    file.write_text(file.read_text(encoding="utf-8").replace(*edit), encoding="utf-8")
+    arguments = []
+    for name, text in (("first", EQUAL_RECIPES["ranet"]),
+                       ("second", EQUAL_RECIPES["ranet"].replace(*edit))):
+        (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log.csv").write_text("epoch,loss\n0,1\n", encoding="utf-8")
+        arguments += ["--run", str(tmp_path / f"{name}.toml"), str(tmp_path / name)]
 
     with pytest.raises(SystemExit):
-        load_script("equal_schedule").main(["made_up", "--data", str(data), *equal_runs])
+        load_script("equal_schedule").main(["made_up", "--data", str(data), *arguments])
 
     assert re.search(message, capsys.readouterr().err)
 

@@ -20,11 +20,18 @@ def recipe(content):
     return Recipe.from_dict("test", content)
 
 
+@pytest.fixture
+def short(content):
+    """A recipe of one epoch."""
+    content["training"]["phases"] = [{"epochs": 1, "image_size": 32}]
+    return Recipe.from_dict("test", content)
+
+
 class Killed(Exception):
     """Stands for the end of the machine."""
 
 
-@pytest.mark.parametrize("average", [0, 0.8])
+@pytest.mark.parametrize("average", [0, pytest.param(0.8, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_weights(average, content, tiny_data, tmp_path,
                                                   monkeypatch):
     """Stopped after the second of three epochs, in the second phase, and started again; with an
@@ -56,6 +63,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(average, content, tiny_data, t
     assert epochs == ["0", "1", "2"]
 
 
+@pytest.mark.slow
 def test_an_average_of_the_weights_leaves_the_run_alone(content, tiny_data, tmp_path):
     """The weights that learn are those of a run without it, to the bit; the best are others."""
     plain = train(Recipe.from_dict("plain", content), tiny_data, tmp_path / "plain", verbose=0)
@@ -141,38 +149,38 @@ def test_the_folder_of_another_recipe_is_refused(recipe, tiny_data, tmp_path):
         train(other, tiny_data, tmp_path, verbose=0)
 
 
-def test_a_run_goes_on_with_its_own_pictures_only(recipe, tiny_data, tmp_path):
+def test_a_run_goes_on_with_its_own_pictures_only(short, tiny_data, tmp_path):
     """Other pictures under the same labels are noticed; states that do not say theirs go on."""
-    train(recipe, tiny_data, tmp_path, verbose=0)
+    train(short, tiny_data, tmp_path, verbose=0)
     brighter = dataclasses.replace(
         tiny_data, train=dataclasses.replace(tiny_data.train, x=tiny_data.train.x + 1))
 
     with pytest.raises(ValueError, match="other pictures than these 40 training and 16"):
-        train(recipe, brighter, tmp_path, verbose=0)
+        train(short, brighter, tmp_path, verbose=0)
 
     with h5py.File(tmp_path / "state.h5", "r+") as file:
         del file.attrs["data"]
-    train(recipe, brighter, tmp_path, verbose=0)
+    train(short, brighter, tmp_path, verbose=0)
 
 
-def test_how_far_a_run_is(recipe, tiny_data, tmp_path):
+def test_how_far_a_run_is(short, tiny_data, tmp_path):
     """It is told whatever the precision, but not of another recipe."""
-    train(recipe, tiny_data, tmp_path, verbose=0)
+    train(short, tiny_data, tmp_path, verbose=0)
 
     def of(**changes):
         changed = dataclasses.replace(
-            recipe, training=dataclasses.replace(recipe.training, **changes))
+            short, training=dataclasses.replace(short.training, **changes))
         return run_module.finished_epochs(changed, tiny_data, tmp_path)
 
-    assert of(precision="mixed_bfloat16") == 3
+    assert of(precision="mixed_bfloat16") == 1
     with pytest.raises(ValueError, match="state of another recipe"):
         of(seed=9)
 
 
-def test_a_diverged_run_stops_and_keeps_what_was_before(recipe, tiny_data, tmp_path):
+def test_a_diverged_run_stops_and_keeps_what_was_before(short, tiny_data, tmp_path):
     """Weights that are no numbers have an accuracy, too: they must not become the best."""
-    wild = dataclasses.replace(recipe, training=dataclasses.replace(
-        recipe.training, peak_learning_rate=1e30))
+    wild = dataclasses.replace(short, training=dataclasses.replace(
+        short.training, peak_learning_rate=1e30))
 
     with pytest.raises(ValueError, match="After epoch 1 loss.* training diverged"):
         train(wild, tiny_data, tmp_path, verbose=0)
