@@ -11,7 +11,14 @@ from keras_adaptive.cards import TRAINING
 from keras_adaptive.files import write_whole
 from keras_adaptive.report import complete_entry, data_name, measure_parts
 from keras_adaptive.training.datasets import load_data
-from keras_adaptive.training.run import BEST, LOG, STATE, finished_epochs, load_best
+from keras_adaptive.training.run import (
+    BEST,
+    LOG,
+    STATE,
+    finished_epochs,
+    load_best,
+    training_speed,
+)
 
 _MANY_CLASSES = 20  # from here on top-5 accuracy says something
 
@@ -59,12 +66,14 @@ def publish(recipe, folder, data, machine=None, dtype="float16", batch_size=256,
             f"{folder} has {epochs} of the {recipe.training.epochs} epochs of recipe "
             f"{recipe.name!r}. Its best weights so far are published; "
             f"`keras-adaptive train {recipe.name}` with this folder goes on.", stacklevel=2)
+    speed = training_speed(recipe, parts, folder)
     log = (folder / LOG).read_text(encoding="utf-8")
     facts = {
         "data": f"{data_name(data)}: {len(parts.train):,} training, "
                 f"{len(parts.validation):,} validation and {len(parts.test):,} test pictures",
         "software": f"Keras {keras.__version__}, {_backend()}",
         "epochs": epochs,
+        **({"pictures_a_second_in_training": round(speed, 1)} if speed else {}),
         **({"machine": machine} if machine else {}),
     }
     written = zoo.save_entry(model, name, recipe=recipe, figures=facts, dtype=dtype)

@@ -1,8 +1,13 @@
 """Augmentation of batches of pictures, a function of the pictures and of random numbers given."""
 
+import math
+
 import keras
 import numpy as np
+from PIL import Image
 
+# Shapes of the parts that random resized crops cut out: width by height.
+RATIOS = (3 / 4, 4 / 3)
 # The papers pad 32-pixel pictures by 4 (Huang et al., 2018, section 5).
 PADDING_SHARE = 4 / 32
 
@@ -23,11 +28,48 @@ def crop_and_flip(pictures, rng):
     batch, height, width, _ = pictures.shape
     pad = round(PADDING_SHARE * height)
     padded = np.pad(pictures, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    rows = rng.integers(0, 2 * pad + 1, (batch, 1)) + np.arange(height)
-    columns = rng.integers(0, 2 * pad + 1, (batch, 1)) + np.arange(width)
+    tops = rng.integers(0, 2 * pad + 1, batch).tolist()
+    lefts = rng.integers(0, 2 * pad + 1, batch).tolist()
     mirrored = rng.integers(0, 2, batch).astype(bool)
-    columns[mirrored] = columns[mirrored, ::-1]
-    return padded[np.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    shifted = np.empty_like(pictures)
+    for i, (top, left) in enumerate(zip(tops, lefts, strict=True)):
+        shifted[i] = padded[i, top:top + height, left:left + width]
+    shifted[mirrored] = shifted[mirrored, :, ::-1]
+    return shifted
+
+
+def resized_crop_and_flip(pictures, rng, least_area):
+    """Return a random part of each picture, scaled to the whole size, and half of them mirrored.
+
+    A part has a random share of the picture's area and a random shape, from `RATIOS`; a side that
+    would be longer than the picture's is cut to it.
+
+    Args:
+        pictures: uint8 array `(batch, height, width, 3)`.
+        rng: `numpy.random.Generator`. Each picture gets its own part and its own coin.
+        least_area: float above 0, at most 1. Smallest share of the area; the largest is 1.
+
+    Returns:
+        uint8 array of the same shape.
+
+    Reference:
+        [Szegedy et al., 2015](https://arxiv.org/abs/1409.4842), section 6.
+    """
+    batch, height, width, _ = pictures.shape
+    area = rng.uniform(least_area, 1, batch) * height * width
+    ratio = np.exp(rng.uniform(*map(math.log, RATIOS), batch))
+    widths = np.minimum(np.sqrt(area * ratio), width)
+    heights = np.minimum(np.sqrt(area / ratio), height)
+    left, top = rng.random(batch) * (width - widths), rng.random(batch) * (height - heights)
+    boxes = np.stack([left, top, left + widths, top + heights], axis=1).tolist()
+    mirrored = rng.integers(0, 2, batch).astype(bool)
+    parts = np.empty_like(pictures)
+    for i, box in enumerate(boxes):
+        # Pillow's scaling leaves Python's lock to other threads.
+        parts[i] = Image.fromarray(pictures[i]).resize((width, height), Image.Resampling.BILINEAR,
+                                                       box)
+    parts[mirrored] = parts[mirrored, :, ::-1]
+    return parts
 
 
 def change(pictures, seed, augmentation):

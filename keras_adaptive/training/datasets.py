@@ -5,7 +5,7 @@ import pathlib
 import keras
 import numpy as np
 
-from keras_adaptive.training.augment import change, crop_and_flip
+from keras_adaptive.training.augment import change, crop_and_flip, resized_crop_and_flip
 from keras_adaptive.training.folders import load_folder
 from keras_adaptive.training.grain_package import import_grain
 from keras_adaptive.training.photograph_tree import is_photograph_tree, load_photographs
@@ -112,7 +112,8 @@ def _from_keras(name):
     return Data(Split(x[:cut], y[:cut]), Split(x[cut:], y[cut:]), Split(x_test, y_test), names)
 
 
-def training_pipeline(split, batch_size, epochs, seed, first_epoch=0, augmentation=None):
+def training_pipeline(split, batch_size, epochs, seed, first_epoch=0, augmentation=None,
+                      crop_area=0.0):
     """Return a grain pipeline of augmented batches, a pure function of its arguments.
 
     Every epoch has another order and other augmentations. A run resumed at `first_epoch` sees the
@@ -125,6 +126,8 @@ def training_pipeline(split, batch_size, epochs, seed, first_epoch=0, augmentati
         seed: int.
         first_epoch: int. Epochs to leave out at the start.
         augmentation: dict, layer or function, see `change`, or `None` for crops and flips only.
+        crop_area: float. Smallest share of a picture's area in a random resized crop, see
+            `resized_crop_and_flip`; 0 for the papers' shifts by up to an eighth.
 
     Returns:
         `grain.MapDataset` of `(pictures, labels)`, `steps_per_epoch(split, batch_size)` batches per
@@ -136,7 +139,9 @@ def training_pipeline(split, batch_size, epochs, seed, first_epoch=0, augmentati
     grain = import_grain()
 
     def load(indices, rng):
-        pictures = crop_and_flip(split.x[indices], rng)
+        pictures = split.x[indices]
+        pictures = (resized_crop_and_flip(pictures, rng, crop_area) if crop_area
+                    else crop_and_flip(pictures, rng))
         if augmentation:
             pictures = change(pictures, rng.integers(2**31), augmentation)
         return pictures, split.y[indices]

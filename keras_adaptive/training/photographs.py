@@ -15,15 +15,14 @@ from keras_adaptive.picture_files import (
     read_picture,
     upright,
 )
-from keras_adaptive.training.augment import change
+from keras_adaptive.training.augment import RATIOS, change
 from keras_adaptive.training.bad_files import BadPictures
 from keras_adaptive.training.grain_package import import_grain
 
 # He et al., 2016, section 3.4: for the test the shorter side has 256 pixels, the centre 224.
 CROP_SHARE = 224 / 256
-# Szegedy et al., 2015, section 6: area and shape of a training crop.
-AREAS = (0.08, 1.0)
-RATIOS = (3 / 4, 4 / 3)
+# Szegedy et al., 2015, section 6: smallest share of the area of a training crop.
+LEAST_AREA = 0.08
 _ATTEMPTS = 10  # at a crop that fits, before the centre is taken
 
 _MOST_BAD_IN_A_ROW = 100
@@ -210,6 +209,7 @@ class RandomCrop:
     Args:
         size: int. Side of the result.
         rng: `numpy.random.Generator`.
+        least_area: float above 0, at most 1. Smallest share of the picture's area.
 
     Reference:
         [Szegedy et al., 2015](https://arxiv.org/abs/1409.4842), section 6.
@@ -217,24 +217,25 @@ class RandomCrop:
 
     size: int
     rng: np.random.Generator
+    least_area: float = LEAST_AREA
 
     def apply(self, picture):
         """Return a `PIL.Image.Image` as a uint8 array `(size, size, 3)`."""
         picture = upright(picture)
-        box = random_box(picture.width, picture.height, self.rng)
+        box = random_box(picture.width, picture.height, self.rng, self.least_area)
         picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR, box)
         pixels = np.asarray(picture, np.uint8)
         return pixels[:, ::-1] if self.rng.random() < 0.5 else pixels
 
 
-def random_box(width, height, rng):
+def random_box(width, height, rng, least_area=LEAST_AREA):
     """Return the left, upper, right and lower side of a random part of a picture.
 
-    It has a random share of the area, from `AREAS`, and a random shape, from `RATIOS`. Where none
-    is found that fits, the largest centred part of an allowed shape is taken.
+    It has a random share of the area, from `least_area` to 1, and a random shape, from `RATIOS`.
+    Where none is found that fits, the largest centred part of an allowed shape is taken.
     """
     for _ in range(_ATTEMPTS):
-        area = rng.uniform(*AREAS) * width * height
+        area = rng.uniform(least_area, 1) * width * height
         ratio = math.exp(rng.uniform(*map(math.log, RATIOS)))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
@@ -246,7 +247,8 @@ def random_box(width, height, rng):
     return left, top, left + w, top + h
 
 
-def photograph_pipeline(photographs, batch_size, epochs, seed, first_epoch=0, augmentation=None):
+def photograph_pipeline(photographs, batch_size, epochs, seed, first_epoch=0, augmentation=None,
+                        crop_area=0.0):
     """Return a grain pipeline of augmented batches, a pure function of its arguments.
 
     Files are decoded by as many threads as there are processors. Every epoch has another order and
@@ -259,6 +261,7 @@ def photograph_pipeline(photographs, batch_size, epochs, seed, first_epoch=0, au
         seed: int.
         first_epoch: int. Epochs to leave out at the start.
         augmentation: dict, layer or function, see `change`, or `None` for crops and flips only.
+        crop_area: float. Smallest share of a picture's area in a crop; 0 for the papers' 0.08.
 
     Returns:
         `grain.IterDataset` of `(pictures, labels)`, `len(photographs) // batch_size` batches per
@@ -271,7 +274,8 @@ def photograph_pipeline(photographs, batch_size, epochs, seed, first_epoch=0, au
 
     def load(position, rng):
         seed = rng.integers(2**31)
-        return *photographs.read(position, RandomCrop(photographs.size, rng)), seed
+        crop = RandomCrop(photographs.size, rng, crop_area or LEAST_AREA)
+        return *photographs.read(position, crop), seed
 
     def finish(batch):
         pictures, labels, seeds = batch

@@ -171,10 +171,12 @@ class Recipe:
                        "validation_batch_size": VALIDATION_BATCH_SIZE}
         return {
             "x": pipeline(train, training.batch_size, last_epoch, training.seed, first_epoch,
-                          training.rand_augment),
+                          training.rand_augment, training.crop_area),
             "steps_per_epoch": steps_per_epoch(train, training.batch_size),
             "epochs": last_epoch,
             "initial_epoch": first_epoch,
+            "validation_freq": [epoch for epoch in range(first_epoch + 1, last_epoch + 1)
+                                if epoch % training.validate_every == 0 or epoch == last_epoch],
             **checked,
             "shuffle": False,  # the pipeline does it
         }

@@ -51,8 +51,14 @@ class Training:
     `average` is the momentum of a moving average of the weights, such as 0.999; the averaged
     weights are validated and kept in place of the others. 0 for none.
 
+    `crop_area` is the smallest share of a picture's area in a random resized crop; 0 is the papers'
+    way: shifts by up to an eighth for arrays, at least 0.08 of the area for photographs.
+
     `rand_augment` has the arguments of Keras's `RandAugment`, which is used where it is there; an
     empty table is none.
+
+    The weights are validated, the best kept and the state written after every `validate_every`
+    epochs and at the end of each phase. On a fast machine these take longer than an epoch.
     """
 
     batch_size: int
@@ -70,7 +76,9 @@ class Training:
     exit_weights: tuple = ()
     distillation: dict = dataclasses.field(default_factory=dict)
     average: float = 0.0
+    crop_area: float = 0.0
     rand_augment: dict = dataclasses.field(default_factory=dict)
+    validate_every: int = 1
 
     @property
     def epochs(self):
@@ -219,7 +227,9 @@ def _check_ranges(name, training):
             ("weight_decay", lambda x: 0 <= x < float("inf"), "0 or more"),
             ("l2", lambda x: 0 <= x < float("inf"), "0 or more"),
             ("average", lambda x: 0 <= x < 1, "0 or more and below 1"),
-            ("label_smoothing", lambda x: 0 <= x < 1, "0 or more and below 1")):
+            ("label_smoothing", lambda x: 0 <= x < 1, "0 or more and below 1"),
+            ("crop_area", lambda x: 0 <= x <= 1, "0 or more and at most 1"),
+            ("validate_every", lambda x: x >= 1, "at least 1")):
         if key in training and not is_right(training[key]):
             raise ValueError(f"{name}: `{key}` is {wanted}. Received: {training[key]}.")
     weights = training.get("exit_weights", ())

@@ -6,6 +6,8 @@ import hashlib
 import json
 import math
 import pathlib
+import statistics
+import time
 
 import h5py
 import keras
@@ -15,7 +17,7 @@ from keras_adaptive.files import write_whole
 from keras_adaptive.models.precision import use_precision
 from keras_adaptive.training.averaging import STATISTICS_PICTURES, AveragedWeights
 from keras_adaptive.training.bad_files import keep_bad_files
-from keras_adaptive.training.datasets import check_labels
+from keras_adaptive.training.datasets import check_labels, steps_per_epoch
 from keras_adaptive.training.photographs import Photographs
 
 STATE = "state.h5"  # everything needed to go on after the last finished epoch
@@ -26,7 +28,7 @@ LOG = "log.csv"
 def train(recipe, data, folder, verbose="auto"):
     """Train a recipe's model with `model.fit` and return it with its best weights.
 
-    After every epoch the state is written to `folder`; called again with the same folder, the run
+    After every epoch that is validated the state is written to `folder`; called again with the same folder, the run
     goes on after the last finished epoch and ends with the weights of an undisturbed run, where
     the backend computes deterministically. The best epoch is chosen among those at full picture
     size, by the last exit's accuracy on the validation part. The test part is not touched. With
@@ -110,6 +112,28 @@ def finished_epochs(recipe, data, folder):
     return _State(pathlib.Path(folder) / STATE, recipe, data, with_precision=False).epoch
 
 
+def training_speed(recipe, data, folder):
+    """Return the pictures per second that a run learned at full size.
+
+    Validation and the writing of files are left out.
+
+    Args:
+        recipe, data, folder: as `train` had them; the recipe's precision does not count.
+
+    Returns:
+        Float, the median over the epochs at full picture size; `None` if none of them is on record.
+
+    Raises:
+        ValueError: If the folder holds the state of another recipe or of other data.
+    """
+    seconds = _State(pathlib.Path(folder) / STATE, recipe, data, with_precision=False).seconds
+    sizes = [phase.image_size for phase in recipe.training.phases for _ in range(phase.epochs)]
+    full = [taken for taken, size in zip(seconds, sizes)
+            if size == recipe.image_size and not math.isnan(taken)]
+    pictures = steps_per_epoch(data.train, recipe.training.batch_size) * recipe.training.batch_size
+    return pictures / statistics.median(full) if full else None
+
+
 def _check_data(data, recipe, model):
     """Raise before the first epoch what would be found after it, or never."""
     for part in (data.train, data.validation):
@@ -150,6 +174,7 @@ class _State:
         self.digest = _digest(data)
         self.epoch = 0
         self.best = -1.0
+        self.seconds = []  # that each epoch learned; no number where an earlier version did not say
         if path.exists():
             with h5py.File(path) as file:
                 written_for = file.attrs["recipe"]
@@ -157,6 +182,8 @@ class _State:
                 digest = file.attrs.get("data", self.digest)
                 self.epoch = int(file.attrs["epoch"])
                 self.best = float(file.attrs["best"])
+                seconds = file["seconds"][()] if "seconds" in file else []
+                self.seconds = [*seconds, *[math.nan] * (self.epoch - len(seconds))]
             if not _is_continued(written_for, _fingerprint(recipe), with_precision):
                 raise ValueError(
                     f"{path} holds the state of another recipe than {recipe.name!r}, or the recipe "
@@ -181,6 +208,7 @@ class _State:
             with h5py.File(path, "w") as file:
                 file.attrs.update(recipe=_fingerprint(self.recipe), data=self.digest,
                                   epoch=self.epoch, best=self.best)
+                file["seconds"] = self.seconds[:self.epoch]
                 for group, variables in _groups(model):
                     for i, variable in enumerate(variables):
                         file[f"{group}/{i}"] = keras.ops.convert_to_numpy(variable)
@@ -188,7 +216,7 @@ class _State:
 
 
 class _KeepState(keras.callbacks.Callback):
-    """Write the state after every epoch, and the weights of the best."""
+    """Write the state after every epoch that is validated, and the weights of the best."""
 
     def __init__(self, state, folder, select, network, average=None):
         super().__init__()
@@ -197,8 +225,18 @@ class _KeepState(keras.callbacks.Callback):
         self.select = select
         self.network = network  # whose weights are kept; `self.model` is what learns
         self.average = average
+        self.begun = self.learned = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.begun, self.learned = time.perf_counter(), None
+
+    def on_test_begin(self, logs=None):
+        self.learned = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
+        self.state.seconds.append((self.learned or time.perf_counter()) - self.begun)
+        if "val_loss" not in logs:  # no epoch to validate, see `Training.validate_every`
+            return
         # Some accuracy comes even of weights that are no numbers: it would be kept as the best.
         lost = [name for name in ("loss", "val_loss") if not math.isfinite(logs[name])]
         if lost:

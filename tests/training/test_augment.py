@@ -1,9 +1,16 @@
 import keras
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from keras_adaptive.training.augment import change, crop_and_flip
+from keras_adaptive.training.augment import (
+    RATIOS,
+    change,
+    crop_and_flip,
+    resized_crop_and_flip,
+)
 
 
 def test_every_picture_is_a_shifted_and_perhaps_mirrored_copy():
@@ -31,6 +38,39 @@ def test_same_generator_same_result():
 
     assert_array_equal(first, second)
     assert first.dtype == np.uint8
+
+
+@given(st.floats(0.05, 1), st.integers(0, 2**32))
+def test_a_resized_crop_is_a_part_of_the_picture(least_area, seed):
+    """Pictures whose values tell column and row show which part each result is."""
+    columns, rows = np.meshgrid(np.arange(32), np.arange(32))
+    picture = np.stack([8 * columns, 8 * rows, 0 * rows], axis=2).astype("uint8")
+    pictures = np.stack([picture] * 24)
+
+    crops = resized_crop_and_flip(pictures, np.random.default_rng(seed), least_area)
+
+    assert crops.shape == pictures.shape and crops.dtype == np.uint8
+    # From the middle of the second pixel to that of the last but one: the filter is cut at sides.
+    ends = crops[:, [1, -2, 16, 16], [16, 16, 1, -2]].astype(float)
+    heights = (ends[:, 1, 1] - ends[:, 0, 1]) / (8 * 29)
+    widths = np.abs(ends[:, 3, 0] - ends[:, 2, 0]) / (8 * 29)
+    assert (heights > 0).all()
+    assert (widths * heights > 0.8 * least_area * RATIOS[0]).all()
+    assert (widths < 1.05).all() and (heights < 1.05).all()
+    if least_area < 0.5:
+        assert np.std(widths * heights) > 0.05
+    mirrored = ends[:, 3, 0] < ends[:, 2, 0]
+    assert 0 < mirrored.sum() < 24
+
+
+def test_a_resized_crop_of_the_same_generator_is_the_same():
+    pictures = np.random.default_rng(1).integers(0, 256, (4, 16, 20, 3)).astype("uint8")
+
+    first, second = (resized_crop_and_flip(pictures, np.random.default_rng(5), 0.3)
+                     for _ in range(2))
+
+    assert_array_equal(first, second)
+    assert (first != pictures).any()
 
 
 @pytest.mark.parametrize("augmentation", [

@@ -16,7 +16,7 @@ from keras_adaptive.training.augment import rand_augment
 from keras_adaptive.training.bad_files import keep_bad_files
 from keras_adaptive.training.datasets import load_data
 from keras_adaptive.training.photographs import (
-    AREAS,
+    LEAST_AREA,
     RATIOS,
     PhotographData,
     RandomCrop,
@@ -158,7 +158,7 @@ def test_a_crop_lies_in_the_picture(width, height, seed):
     assert 0 <= left < right <= width and 0 <= top < bottom <= height
     if min(width, height) > 100 and max(width, height) < 1.3 * min(width, height):
         share = (right - left) * (bottom - top) / (width * height)
-        assert 0.97 * AREAS[0] <= share <= 1
+        assert 0.97 * LEAST_AREA <= share <= 1
         assert 0.96 * RATIOS[0] <= (right - left) / (bottom - top) <= 1.04 * RATIOS[1]
 
 

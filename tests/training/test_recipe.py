@@ -68,6 +68,8 @@ def test_scales_shifts_and_biases_are_not_decayed(content):
     (changed("training", "exit_weights", ["a"]), "`exit_weights` are numbers of 0 or more"),
     (changed("training", "peak_learning_rate", -1), "`peak_learning_rate` is above 0"),
     (changed("training", "label_smoothing", 1), "`label_smoothing` is 0 or more and below 1"),
+    (changed("training", "crop_area", 1.5), "`crop_area` is 0 or more and at most 1"),
+    (changed("training", "validate_every", 0), "`validate_every` is at least 1"),
     (changed("training", "average", 1), "`average` is 0 or more and below 1"),
     (changed("training", "exit_weights", [1, 2, 3]), "has 2. Received 3: \\[1, 2, 3\\]"),
     (changed("training", "drop_epochs", [True]), "numbers of epochs"),

@@ -13,6 +13,7 @@ from numpy.testing import assert_array_equal
 from keras_adaptive import models, zoo
 from keras_adaptive.training import Recipe, train
 from keras_adaptive.training import run as run_module
+from keras_adaptive.training.recipe_tables import Phase
 
 
 @pytest.fixture
@@ -273,6 +274,57 @@ def test_a_run_killed_within_an_epoch_ends_with_the_same_weights(tiny_data, tmp_
             assert_array_equal(resumed[name], whole[name])
     logs = [(tmp_path / folder / "log.csv").read_text() for folder in ("whole", "killed")]
     assert logs[0] == logs[1]
+
+
+def test_a_run_may_validate_now_and_then(content, tiny_data, tmp_path, monkeypatch):
+    """And at the end of a phase; killed, it goes on after the last epoch that it validated."""
+    content["training"] |= {"validate_every": 2, "phases": [{"epochs": 1, "image_size": 20},
+                                                            {"epochs": 4, "image_size": 32}]}
+    recipe = Recipe.from_dict("test", content)
+    whole = train(recipe, tiny_data, tmp_path / "whole", verbose=0)
+    rows = list(csv.DictReader((tmp_path / "whole/log.csv").open()))
+    assert [row["val_loss"] == "NA" for row in rows] == [False, False, True, False, False]
+
+    def die(self, epoch, logs=None):
+        keep(self, epoch, logs)
+        if epoch == 2:
+            raise Killed
+    keep = run_module._KeepState.on_epoch_end
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module._KeepState, "on_epoch_end", die)
+        with pytest.raises(Killed):
+            train(recipe, tiny_data, tmp_path / "killed", verbose=0)
+    assert run_module.finished_epochs(recipe, tiny_data, tmp_path / "killed") == 2
+    resumed = train(recipe, tiny_data, tmp_path / "killed", verbose=0)
+
+    for ours, theirs in zip(resumed.get_weights(), whole.get_weights()):
+        assert_array_equal(ours, theirs)
+    assert list(csv.DictReader((tmp_path / "killed/log.csv").open())) == rows
+
+
+def test_how_fast_a_run_learned(short, tiny_data, tmp_path, monkeypatch):
+    """The median over the epochs at full size whose time is on record, validation left out."""
+    train(short, tiny_data, tmp_path, verbose=0)
+    measured = run_module.training_speed(short, tiny_data, tmp_path)
+    assert 0 < measured < 1e6
+
+    phases = [{"epochs": 2, "image_size": 20}, {"epochs": 4, "image_size": 32}]
+    longer = dataclasses.replace(short, training=dataclasses.replace(
+        short.training, phases=tuple(Phase(**phase) for phase in phases)))
+    monkeypatch.setattr(run_module._State, "__init__", lambda self, *args, **kwargs: setattr(
+        self, "seconds", [1.0, 1.0, 5.0, float("nan"), 4.0, 8.0]))
+    assert run_module.training_speed(longer, tiny_data, tmp_path) == 40 / 5
+    monkeypatch.setattr(run_module._State, "__init__", lambda self, *args, **kwargs: setattr(
+        self, "seconds", [1.0, 1.0]))
+    assert run_module.training_speed(longer, tiny_data, tmp_path) is None
+
+
+def test_a_state_of_an_earlier_version_tells_no_speed(short, tiny_data, tmp_path):
+    train(short, tiny_data, tmp_path, verbose=0)
+    with h5py.File(tmp_path / "state.h5", "a") as state:
+        del state["seconds"]
+
+    assert run_module.training_speed(short, tiny_data, tmp_path) is None
 
 
 def test_the_log_has_each_epoch_once(recipe, tiny_data, tmp_path):
