@@ -9,10 +9,8 @@ import numpy as np
 
 from keras_adaptive.evaluation.arguments import check_exit_macs
 from keras_adaptive.evaluation.calibration import (
-    confidence_auroc,
-    expected_calibration_error,
     fit_temperatures,
-    scale_temperatures,
+    measure_calibration,
 )
 from keras_adaptive.evaluation.risk import choose_safe_threshold
 from keras_adaptive.evaluation.thresholds import ThresholdSearch
@@ -91,7 +89,7 @@ class CalibratedThresholds:
         """
         macs = check_exit_macs(exit_macs, outputs.num_exits)
         temperatures = fit_temperatures(outputs)
-        honest = scale_temperatures(outputs, temperatures)
+        measured = measure_calibration(outputs, temperatures)
         search = ThresholdSearch(outputs, macs, smooth=True)
         best = outputs.accuracies()[-1]
         budgets = sorted({round(float(b)) for b in np.geomspace(macs[0], macs[-1], NUM_BUDGETS)})
@@ -106,10 +104,10 @@ class CalibratedThresholds:
             weights_sha256=weights_sha256,
             temperatures=tuple(temperatures),
             calibration={
-                "expected_calibration_error": {"before": expected_calibration_error(outputs),
-                                               "after": expected_calibration_error(honest)},
-                "auroc": {"before": _json_numbers(confidence_auroc(outputs)),
-                          "after": _json_numbers(confidence_auroc(honest))},
+                "expected_calibration_error": {"before": [p.error_before for p in measured],
+                                               "after": [p.error_after for p in measured]},
+                "auroc": {"before": _json_numbers(p.auroc_before for p in measured),
+                          "after": _json_numbers(p.auroc_after for p in measured)},
             },
             by_macs=tuple(by_macs), by_accuracy=tuple(by_accuracy), by_max_loss=tuple(by_max_loss))
 

@@ -16,7 +16,7 @@ def beside_papers(entry, published, exits, budgeted):
     """
     if not published:
         return ""
-    published = [p for p in published if p.network.startswith(("RANet", "MSDNet"))]
+    published = [point for point in published if point.is_adaptive]
     parts = ["## Beside the papers' figures",
              "Accuracy at the same cost. The papers' values lie on straight lines between the "
              "points of `zoo/published_results.csv`; `-`: outside of their range. Their "

@@ -12,6 +12,7 @@ from keras_adaptive.card_comparisons import at_equal_schedule, beside_papers
 from keras_adaptive.entries import RECORD, Entry
 from keras_adaptive.equal_schedule import EQUAL_SCHEDULE, EQUAL_SCHEDULE_FIGURE, read_equal_schedule
 from keras_adaptive.evaluation.budgeted import read_budgeted
+from keras_adaptive.evaluation.calibration import read_calibration
 from keras_adaptive.evaluation.operating_points import read_points
 from keras_adaptive.evaluation.thresholds import NEVER
 from keras_adaptive.files import write_whole
@@ -21,6 +22,7 @@ from keras_adaptive.published_results import read_published
 CARD = "card.md"
 EVALUATION = pathlib.Path("results", "evaluation.csv")
 BUDGETED = pathlib.Path("results", "budgeted.csv")
+CALIBRATION = pathlib.Path("results", "calibration.csv")
 TRAINING = pathlib.Path("results", "training.csv")
 ACCURACY, EXITS, GALLERY = "accuracy.png", "exits.png", "gallery.png"
 THUMBNAILS = "thumbnails.png"
@@ -89,7 +91,7 @@ class _Card:
     """The sections of a card, each a string; empty where there is nothing to say."""
 
     def __init__(self, folder):
-        for name in (RECORD, THRESHOLDS, EVALUATION, BUDGETED):
+        for name in (RECORD, THRESHOLDS, EVALUATION, BUDGETED, CALIBRATION):
             if not (folder / name).is_file():
                 raise ValueError(
                     f"The card needs {folder / name}, which does not exist. "
@@ -101,6 +103,7 @@ class _Card:
         self.exit_points = [point for point in self.points if point.exit is not None]
         self.has_choice = len(self.entry.exit_macs) > 1  # of an exit, by thresholds
         self.budgeted = without_repeats(read_budgeted(folder / BUDGETED))
+        self.calibrated = read_calibration(folder / CALIBRATION)
         self._check_same_weights()
         self.log = _read_log(folder / TRAINING)
         self.published = read_published(data_set(self.entry))
@@ -111,6 +114,9 @@ class _Card:
         if (self.stored.weights_sha256 not in (None, self.entry.weights["sha256"])
                 or len(measured) != len(macs) or not np.allclose(measured, macs, atol=0.1)
                 or self.stored.num_exits != len(macs) or not self.budgeted
+                or len(self.calibrated) != len(macs)
+                or not np.allclose([point.temperature for point in self.calibrated],
+                                   self.stored.temperatures, rtol=1e-5)
                 or any(len(point.thresholds) != len(macs) for point in self.budgeted)):
             raise ValueError(
                 f"{RECORD}, {THRESHOLDS} and the results of {self.entry.folder} are not of the "
@@ -232,18 +238,16 @@ class _Card:
         return f"{math.ceil(middle / 1e5) / 10}e6"
 
     def calibration(self):
-        measures = self.stored.calibration
-        error, auroc = measures["expected_calibration_error"], measures["auroc"]
-        rows = [(number, f"{temperature:.3f}", *(_number(value) for value in values))
-                for number, (temperature, *values) in enumerate(
-                    zip(self.stored.temperatures, error["before"], error["after"],
-                        auroc["before"], auroc["after"]), start=1)]
+        rows = [(point.exit, f"{point.temperature:.3f}", *map(_number, (
+                    point.error_before, point.error_after, point.auroc_before,
+                    point.auroc_after)))
+                for point in self.calibrated]
         return "\n\n".join([
             "## Are confidences honest?",
             "The expected calibration error is the mean gap between confidence and accuracy (0 is "
             "honest); the AUROC says how often a right answer is surer than a wrong one. `After`: "
-            "logits divided by the exit's temperature. Temperatures were fitted on the same "
-            "validation pictures, so `after` flatters; above 1, the exit was too sure.",
+            "logits divided by the exit's temperature, which was fitted on the validation part; "
+            "above 1, the exit was too sure. The figures are of the test part.",
             table(("exit", "temperature", "calibration error before", "after", "AUROC before",
                    "after"), rows),
         ])
@@ -339,7 +343,7 @@ def _cost_and_accuracy(point):
 
 
 def _number(value):
-    return "-" if value is None else f"{value:.4f}"
+    return "-" if math.isnan(value) else f"{value:.4f}"
 
 
 def _shares(shares):

@@ -24,6 +24,17 @@ class PublishedPoint:
     accuracy: float  # share of right answers
     source: str
 
+    @property
+    def is_adaptive(self):
+        """bool. Whether the network is RANet or MSDNet."""
+        return self.network.startswith(("RANet", "MSDNet"))
+
+    @property
+    def is_static(self):
+        """bool. Whether the point is a network that computes the same for every picture, or some of
+        them one after another."""
+        return self.network.startswith(("ResNets", "DenseNets", "WideResNet", "ensemble of "))
+
 
 def read_published(data=None, path=None):
     """Return the published points, in the order of the file.

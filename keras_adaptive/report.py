@@ -13,6 +13,7 @@ from keras_adaptive.calibrated import THRESHOLDS, CalibratedThresholds
 from keras_adaptive.cards import (
     ACCURACY,
     BUDGETED,
+    CALIBRATION,
     EVALUATION,
     EXITS,
     GALLERY,
@@ -25,6 +26,7 @@ from keras_adaptive.curves import plot_curves, plot_exit_histogram
 from keras_adaptive.entries import Entry
 from keras_adaptive.evaluation import ExitOutputs, evaluate_anytime, evaluate_budgeted
 from keras_adaptive.evaluation.budgeted import read_budgeted, write_budgeted
+from keras_adaptive.evaluation.calibration import measure_calibration, write_calibration
 from keras_adaptive.evaluation.operating_points import operating_points, spread, write_points
 from keras_adaptive.plots import plot_gallery, plot_thumbnails, save_figure
 from keras_adaptive.published_results import read_published
@@ -119,7 +121,7 @@ def write_figures(measured, folder):
     with a downscaler `thumbnails.png`.
 
     Other networks of the zoo for the same data set are drawn where their `results/budgeted.csv`
-    are there, as are the papers' points of RANet and MSDNet.
+    are there, as are the papers' points of RANet, MSDNet and static networks.
 
     Args:
         measured: `Measured`.
@@ -130,7 +132,7 @@ def write_figures(measured, folder):
     save_figure(plot_curves(
         measured.budgeted, evaluate_anytime(test, entry.exit_macs),
         [point for point in read_published(data_set(entry))
-         if point.network.startswith(("RANet", "MSDNet"))],
+         if point.is_adaptive or point.is_static],
         _other_networks(entry), f"{entry.name}, {about}"), folder / ACCURACY)
     if test.num_exits > 1:
         save_figure(plot_exit_histogram(
@@ -158,8 +160,8 @@ def write_plots(measured, folder):
 def complete_entry(measured):
     """Write everything into the zoo's entry that is made from its answers; earlier files go.
 
-    These are `results/evaluation.csv`, `results/budgeted.csv`, `thresholds.json`, the figures and
-    `card.md`.
+    These are `results/evaluation.csv`, `results/budgeted.csv`, `results/calibration.csv`,
+    `thresholds.json`, the figures and `card.md`.
 
     Args:
         measured: `Measured`, of all pictures.
@@ -171,9 +173,12 @@ def complete_entry(measured):
     write_points(entry.folder / EVALUATION, operating_points(
         measured.test, entry.exit_macs, THRESHOLDS_OF_EVALUATION))
     write_budgeted(entry.folder / BUDGETED, measured.budgeted)
-    CalibratedThresholds.from_outputs(
+    stored = CalibratedThresholds.from_outputs(
         measured.validation, entry.exit_macs, f"{measured.data_name}, validation part",
-        entry.weights["sha256"]).write(entry.folder / THRESHOLDS)
+        entry.weights["sha256"])
+    stored.write(entry.folder / THRESHOLDS)
+    write_calibration(entry.folder / CALIBRATION,
+                      measure_calibration(measured.test, stored.temperatures))
     write_figures(measured, entry.folder)
     return write_card(entry.folder)
 

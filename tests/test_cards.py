@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_adaptive.calibrated import THRESHOLDS, CalibratedThresholds
-from keras_adaptive.cards import BUDGETED, EVALUATION, TRAINING, write_card
+from keras_adaptive.cards import BUDGETED, CALIBRATION, EVALUATION, TRAINING, write_card
 from keras_adaptive.equal_schedule import (
     EQUAL_SCHEDULE,
     EQUAL_SCHEDULE_FIGURE,
@@ -18,6 +18,11 @@ from keras_adaptive.equal_schedule import (
 )
 from keras_adaptive.evaluation import ExitOutputs, evaluate_budgeted
 from keras_adaptive.evaluation.budgeted import read_budgeted, write_budgeted
+from keras_adaptive.evaluation.calibration import (
+    measure_calibration,
+    read_calibration,
+    write_calibration,
+)
 from keras_adaptive.evaluation.operating_points import operating_points, write_points
 
 MACS = [10_000_000, 25_000_000, 40_000_000]
@@ -51,8 +56,9 @@ def entry(tmp_path):
     (folder / "model.json").write_text(json.dumps(RECORD))
     write_points(folder / EVALUATION, operating_points(test, MACS, [0.8]))
     write_budgeted(folder / BUDGETED, evaluate_budgeted(validation, test, MACS))
-    CalibratedThresholds.from_outputs(validation, MACS, "made-up pictures", "ab" * 32).write(
-        folder / THRESHOLDS)
+    stored = CalibratedThresholds.from_outputs(validation, MACS, "made-up pictures", "ab" * 32)
+    stored.write(folder / THRESHOLDS)
+    write_calibration(folder / CALIBRATION, measure_calibration(test, stored.temperatures))
     epochs = "".join(f"{epoch},{3 - epoch / 10},0.5,0.{60 + epoch}\n" for epoch in range(20))
     (folder / TRAINING).write_text("epoch,loss,exit3_accuracy,val_exit3_accuracy\n" + epochs)
     return folder
@@ -98,8 +104,9 @@ def test_measured_figures_are_those_of_the_files(entry):
     assert "| `macs=10000000` | 0.000 off rest |" in text
     for item in stored.by_max_loss:
         assert f"| `max_loss={item.asked['max_loss']:g}` |" in text
-    error = stored.calibration["expected_calibration_error"]
-    assert f"| 1 | {stored.temperatures[0]:.3f} | {error['before'][0]:.4f} |" in text
+    calibrated = read_calibration(entry / CALIBRATION)[0]
+    assert (f"| 1 | {stored.temperatures[0]:.3f} | {calibrated.error_before:.4f} | "
+            f"{calibrated.error_after:.4f} |" in text)
     assert "made-up pictures" in text and "300 pictures" in text
 
 
@@ -198,7 +205,9 @@ def test_a_network_of_one_exit_has_a_card_too(entry):
     _edit(entry, exit_macs=[MACS[-1]], builder="ResNet")
     write_points(entry / EVALUATION, operating_points(outputs, MACS[-1:]))
     write_budgeted(entry / BUDGETED, evaluate_budgeted(outputs, outputs, MACS[-1:]))
-    CalibratedThresholds.from_outputs(outputs, MACS[-1:], "made up").write(entry / THRESHOLDS)
+    stored = CalibratedThresholds.from_outputs(outputs, MACS[-1:], "made up")
+    stored.write(entry / THRESHOLDS)
+    write_calibration(entry / CALIBRATION, measure_calibration(outputs, stored.temperatures))
     (entry / TRAINING).write_text("epoch,loss,accuracy,val_accuracy\n0,1,0.5,0.25\n")
 
     text = _card(entry)
@@ -244,6 +253,17 @@ def test_a_missing_file_is_an_error_that_says_how_to_make_it(entry, name):
 def test_files_of_other_weights_are_refused(entry, changes):
     """After another training the figures of the old one must not stay."""
     _edit(entry, **changes)
+
+    with pytest.raises(ValueError, match="are not of the same weights"):
+        write_card(entry)
+
+
+@pytest.mark.parametrize("temperatures", [[1.0, 1.0, 9.0], [1.0]])
+def test_calibration_of_other_temperatures_is_refused(entry, temperatures):
+    outputs = _draw(300, 1)
+    if len(temperatures) == 1:
+        outputs = ExitOutputs(outputs.probabilities[:1], outputs.labels)
+    write_calibration(entry / CALIBRATION, measure_calibration(outputs, temperatures))
 
     with pytest.raises(ValueError, match="are not of the same weights"):
         write_card(entry)

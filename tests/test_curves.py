@@ -52,7 +52,9 @@ def test_curves_have_a_line_for_each_network_and_say_whose_it_is():
     exits = [OperatingPoint(1, None, 0.8, 1e7, 0.25, ()), OperatingPoint(2, None, 0.9, 4e7, 1, ())]
     published = [PublishedPoint("cifar10", "budgeted", "RANet", None, 2e7, 0.92, "a figure"),
                  PublishedPoint("cifar10", "budgeted", "RANet", None, 1e7, 0.91, "a figure"),
-                 PublishedPoint("cifar10", "anytime", "RANet C-3", 1, 1.5e7, 0.90, "a figure")]
+                 PublishedPoint("cifar10", "anytime", "RANet C-3", 1, 1.5e7, 0.90, "a figure"),
+                 PublishedPoint("cifar10", "budgeted", "ResNets", None, 4e7, 0.92, "a figure"),
+                 PublishedPoint("cifar10", "anytime", "ensemble of ResNets", None, 5e7, 0.93, "")]
 
     figure = plot_curves([_budgeted(3e7, 0.89), _budgeted(1e7, 0.8)], exits, published,
                          {"msdnet_cifar10": [_budgeted(2e7, 0.85)]}, "A title")
@@ -64,10 +66,13 @@ def test_curves_have_a_line_for_each_network_and_say_whose_it_is():
         "this network, each exit": [[10, 80], [40, 90]],
         "RANet, budgeted (paper)": [[10, 91], [20, 92]],
         "RANet C-3, each exit (paper)": [[15, 90]],
+        "ResNets (paper)": [[40, 92]],
+        "ensemble of ResNets (paper)": [[50, 93]],
         "msdnet_cifar10, budgeted": [[20, 85]],
     }
     colors = {label: line.get_color() for label, line in lines.items()}
     assert colors["RANet, budgeted (paper)"] == colors["RANet C-3, each exit (paper)"]
+    assert lines["ResNets (paper)"].get_linestyle() == "None"
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert sorted(legend) == sorted(points) and legend[0] == "this network, budgeted"
 

@@ -60,7 +60,8 @@ def test_an_entry_is_completed_in_one_go(small, data_file, monkeypatch):
     assert runs == [60, 40]
     names = {str(path.relative_to(small)) for path in small.rglob("*") if path.is_file()}
     assert names == {"model.json", "weights.h5", "thresholds.json", "card.md", "accuracy.png",
-                     "exits.png", "gallery.png", "results/evaluation.csv", "results/budgeted.csv"}
+                     "exits.png", "gallery.png", "results/evaluation.csv", "results/budgeted.csv",
+                     "results/calibration.csv"}
     assert all(Image.open(small / name).format == "PNG" for name in names if name.endswith("png"))
     points = read_points(small / "results" / "evaluation.csv")
     assert [p.exit for p in points[:3]] == [1, 2, None]

@@ -1,13 +1,85 @@
 """Are confidences honest? Temperature scaling, and measures of how well they are calibrated."""
 
+import dataclasses
+
 import numpy as np
 
 from keras_adaptive.evaluation.exit_outputs import ExitOutputs
+from keras_adaptive.evaluation.tables import read_table, write_table
 
 NUM_BINS = 15  # as in the paper on calibration
 
 # Where the best temperature is looked for. Outside, a network knows nothing or everything.
 _LOWEST, _HIGHEST = 0.05, 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationPoint:
+    """How honest an exit's confidences are, as they are and with a temperature.
+
+    The errors are those of `expected_calibration_error`; the AUROC is that of `confidence_auroc`,
+    NaN where it is not defined.
+    """
+
+    exit: int  # counted from 1
+    temperature: float
+    error_before: float
+    error_after: float
+    auroc_before: float
+    auroc_after: float
+
+
+_COLUMNS = [field.name for field in dataclasses.fields(CalibrationPoint)]
+
+
+def measure_calibration(outputs, temperatures):
+    """Return a list of `CalibrationPoint`, one per exit.
+
+    Args:
+        outputs: `ExitOutputs`, best of other pictures than those that the temperatures were fitted
+            to, on which they look better than they are.
+        temperatures: sequence of floats above 0, one per exit.
+
+    Raises:
+        ValueError: If there is not one such number per exit.
+    """
+    scaled = scale_temperatures(outputs, temperatures)
+    columns = (temperatures, expected_calibration_error(outputs),
+               expected_calibration_error(scaled), confidence_auroc(outputs),
+               confidence_auroc(scaled))
+    return [CalibrationPoint(number, *map(float, values))
+            for number, values in enumerate(zip(*columns), start=1)]
+
+
+def write_calibration(path, points):
+    """Write points as CSV, whole or not at all.
+
+    Args:
+        path: path of the file. Its folder is made if missing.
+        points: list of `CalibrationPoint`.
+
+    Raises:
+        ValueError: If there are no points.
+    """
+    write_table(path, [
+        {"exit": point.exit, **{name: f"{getattr(point, name):.6g}" for name in _COLUMNS[1:]}}
+        for point in points])
+
+
+def read_calibration(path):
+    """Return the points that `write_calibration` wrote.
+
+    Raises:
+        ValueError: If the file has other columns, or a row is malformed; the message names it.
+    """
+    points = []
+    for row, where in read_table(path, _COLUMNS):
+        try:
+            number, *values = row
+            points.append(CalibrationPoint(int(number), *map(float, values)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where}: {error}. Received: {row}.") from error
+    return points
 
 
 def fit_temperatures(outputs):

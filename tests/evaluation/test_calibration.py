@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,11 @@ from keras_adaptive.evaluation import (
     expected_calibration_error,
     fit_temperatures,
     scale_temperatures,
+)
+from keras_adaptive.evaluation.calibration import (
+    measure_calibration,
+    read_calibration,
+    write_calibration,
 )
 
 
@@ -79,3 +86,30 @@ def test_saturated_probabilities_have_a_temperature():
 
     assert temperature > 1
     assert np.isfinite(scale_temperatures(outputs, [temperature]).probabilities).all()
+
+
+def test_calibration_is_measured_with_and_without_temperature_and_read_again(tmp_path):
+    """A temperature of 2 brings 0.9 to 0.75: three of four are right."""
+    outputs = outputs_of([0.9] * 4, [1, 1, 1, 0])
+
+    point, = measure_calibration(outputs, [2.0])
+
+    assert (point.exit, point.temperature) == (1, 2.0)
+    assert point.error_before == pytest.approx(0.15)
+    assert point.error_after == pytest.approx(0, abs=1e-6)
+    assert point.auroc_before == point.auroc_after == 0.5
+    unknown = dataclasses.replace(point, exit=2, auroc_before=float("nan"))
+    write_calibration(tmp_path / "results/calibration.csv", [point, unknown])
+    read = read_calibration(tmp_path / "results/calibration.csv")
+    assert [p.exit for p in read] == [1, 2]
+    assert read[0].error_before == pytest.approx(point.error_before, rel=1e-5)
+    assert np.isnan(read[1].auroc_before) and read[1].auroc_after == 0.5
+    with pytest.raises(ValueError, match="one finite number above 0 per exit"):
+        measure_calibration(outputs, [2.0, 1.0])
+
+
+def test_a_malformed_table_of_calibration_is_refused(tmp_path):
+    path = tmp_path / "calibration.csv"
+    path.write_text("exit,temperature,error_before,error_after,auroc_before,auroc_after\n1,one,0\n")
+    with pytest.raises(ValueError, match="calibration.csv, line 2: "):
+        read_calibration(path)
