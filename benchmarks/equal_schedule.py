@@ -51,7 +51,8 @@ def schedule(recipe, epochs):
             **{name.replace("_", " "): getattr(training, name) for name in (
                 "batch_size", "peak_learning_rate", "warmup_epochs", "momentum", "nesterov",
                 "weight_decay", "l2", "average", "drop_epochs", "label_smoothing",
-                "distillation", "exit_weights", "crop_area", "rand_augment", "seed")}}
+                "distillation", "exit_weights", "crop_area", "rand_augment", "seed",
+                "validate_every")}}
 
 
 def check_equal(runs):

@@ -26,6 +26,7 @@ CALIBRATION = pathlib.Path("results", "calibration.csv")
 TRAINING = pathlib.Path("results", "training.csv")
 ACCURACY, EXITS, GALLERY = "accuracy.png", "exits.png", "gallery.png"
 THUMBNAILS = "thumbnails.png"
+NOT_VALIDATED = "NA"  # in a log, see `validate_every` of a recipe
 
 # Names of data sets on the Hugging Face Hub.
 _HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100",
@@ -269,7 +270,7 @@ class _Card:
                 table(("epoch", "training loss", "training accuracy", "validation accuracy"),
                       [(int(row["epoch"]) + 1, f"{float(row[losses]):.3f}",
                         f"{float(row[accuracy]):.1%}", f"{float(row[validation]):.1%}")
-                       for row in some(self.log)])]
+                       for row in some([r for r in self.log if r[validation] != NOT_VALIDATED])])]
         return "\n\n".join(parts)
 
     def comparison(self):

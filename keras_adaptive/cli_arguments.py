@@ -88,7 +88,8 @@ def make_parser():
     card = _add_command(
         commands, "card",
         "Measure a network of the zoo and write into its folder what is made from that: "
-        "results/evaluation.csv, results/budgeted.csv, thresholds.json, figures and card.md.",
+        "results/evaluation.csv, results/budgeted.csv, results/calibration.csv, thresholds.json, "
+        "figures and card.md.",
         """
   keras-adaptive card ranet_cifar10 --data cifar10
   keras-adaptive card ranet_cifar10 --data cifar10.npz --batch-size 128""")
@@ -189,7 +190,8 @@ def make_parser():
 
     train = _add_command(
         commands, "train",
-        "Train a recipe. Interrupted, the same command goes on after the last finished epoch.",
+        "Train a recipe. Interrupted, the same command goes on after the last epoch "
+        "that was validated.",
         """
   keras-adaptive train ranet_cifar10
   keras-adaptive train ranet_cifar10 --data cifar10.npz --folder runs/second --precision float32

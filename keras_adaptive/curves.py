@@ -7,7 +7,8 @@ from keras_adaptive.plots import new_figure
 _LINE, _DOTS = "#1f5fa8", "#d9822b"
 _OTHERS = ("#2a7f3f", "#8e44ad", "#16a0a0", "#b8860b")  # further networks of the zoo
 _PAPERS = ("#444444", "#999999", "#c46a6a", "#7a9a4a", "#b08ab8")
-_STATIC = ("+", "x", "*", "1", "2", "3")
+_STATIC = (("+", "#7a4fa3"), ("x", "#b07d2b"), ("*", "#c0392b"), ("P", "#2e86c1"),
+           ("X", "#5d6d7e"), ("d", "#27704a"))  # marks and colours of the papers' static networks
 _BARS = ("#a9c9e8", "#5a9bd4", "#1f5fa8", "#0d2f57", "#d9822b")
 
 
@@ -71,7 +72,7 @@ def plot_curves(budgeted, exits, published=(), others=None, title=None):
         budgeted: list of `BudgetedPoint`; the line.
         exits: list of `OperatingPoint`, where all pictures stop at the same exit; the dots.
         published: list of `PublishedPoint`. Budgeted ones become a line per network, anytime ones
-            open marks, static networks crosses and stars.
+            open marks, static networks marks without a line.
         others: dict of lists of `BudgetedPoint` by the name of a network, or `None`.
         title: string or `None`.
 
@@ -82,9 +83,9 @@ def plot_curves(budgeted, exits, published=(), others=None, title=None):
     axes = figure.add_axes((0.075, 0.115, 0.6, 0.8))
     static = list(dict.fromkeys(point.network for point in published if point.is_static))
     for number, network in enumerate(static):
+        mark, color = _STATIC[number % len(_STATIC)]
         _draw(axes, [p for p in published if p.network == network], f"{network} (paper)",
-              color=_PAPERS[number % len(_PAPERS)], marker=_STATIC[number % len(_STATIC)],
-              linestyle="", markersize=7)
+              color=color, marker=mark, linestyle="", markersize=7)
     networks = list(dict.fromkeys((point.network, point.protocol) for point in published
                                   if not point.is_static))
     # A network has one colour, also where its names differ: "RANet", "RANet C-3".

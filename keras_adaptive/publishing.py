@@ -50,7 +50,7 @@ def publish(recipe, folder, data, machine=None, dtype="float16", batch_size=256,
         if not (folder / file).is_file():
             raise ValueError(
                 f"{folder} has no {file}, which `keras-adaptive train {recipe.name}` writes after "
-                "the first epoch at full picture size."
+                "the first epoch at full picture size that it validates."
             )
     parts = load_data(data, recipe.image_size)
     model = load_best(recipe, parts, folder)

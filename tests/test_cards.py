@@ -129,6 +129,16 @@ def test_the_training_log_is_summed_up_or_left_out(entry):
     assert "training.csv" not in _card(entry)
 
 
+def test_epochs_that_were_not_validated_are_left_out(entry):
+    (entry / TRAINING).write_text("epoch,loss,exit3_accuracy,val_exit3_accuracy\n"
+                                  "0,3,0.5,NA\n1,2,0.6,0.7\n2,1,0.7,NA\n3,0.5,0.8,0.75\n")
+
+    section = _card(entry).split("## Training")[1].split("\n## ")[0]
+
+    assert "has 4 epochs" in section
+    assert re.findall(r"^\| (\d+) \|", section, flags=re.MULTILINE) == ["2", "4"]
+
+
 def test_the_difference_to_the_papers_is_told_plainly(entry):
     """At our cost, between the paper's points: 94.05 % at 40.5 M, 93.95 % at 37 M."""
     test = ExitOutputs([[[1, 0]] * 4, [[1, 0]] * 4, [[1, 0]] * 4], [1, 0, 0, 0])
@@ -236,7 +246,8 @@ def test_the_same_files_give_the_same_card(entry):
     assert sorted(entry.rglob("*")) == sorted([*before, entry / "card.md"])
 
 
-@pytest.mark.parametrize("name", ["model.json", str(THRESHOLDS), str(EVALUATION), str(BUDGETED)])
+@pytest.mark.parametrize("name", ["model.json", str(THRESHOLDS), str(EVALUATION), str(BUDGETED),
+                                  str(CALIBRATION)])
 def test_a_missing_file_is_an_error_that_says_how_to_make_it(entry, name):
     (entry / name).unlink()
 

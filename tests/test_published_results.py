@@ -31,6 +31,10 @@ def test_both_protocols_and_data_sets_are_there():
         assert max(p.accuracy for p in ranet) == best
         assert len(_points(data, "budgeted", "MSDNet")) >= 10
         assert any("ResNet" in p.network for p in read_published(data))
+        kinds = {p.network: (p.is_adaptive, p.is_static) for p in read_published(data)}
+        assert kinds["RANet C-3"] == kinds["MSDNet"] == (True, False)
+        assert kinds["ensemble of ResNets"] == kinds["DenseNets"] == (False, True)
+        assert kinds["ResNet with multiple classifiers"] == (False, False)
     assert len(read_published()) == len(read_published("cifar10")) + len(
         read_published("cifar100"))
 

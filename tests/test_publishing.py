@@ -49,6 +49,7 @@ def test_a_run_becomes_a_whole_entry(recipe, data_file, own_zoo, tmp_path):
     with np.load(data_file) as arrays:
         right = (trained.predict(arrays["x_test"], verbose=0).argmax(1) == arrays["y_test"]).mean()
     assert figures["test_accuracy"] == [round(float(right), 4)]
+    assert 0 < figures["pictures_a_second_in_training"] < 1e6
     assert figures["epochs"] == 2 and "16 training, 40 validation and 30 test" in figures["data"]
     assert len(zoo.thresholds("tiny", macs=1e12)) == 1  # they fit the weights' digest
     with (own_zoo / "tiny" / "results" / "training.csv").open() as file:

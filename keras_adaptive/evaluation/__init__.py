@@ -6,9 +6,11 @@ from keras_adaptive.evaluation.budgeted import (
     evaluate_budgeted_as_papers,
 )
 from keras_adaptive.evaluation.calibration import (
+    CalibrationPoint,
     confidence_auroc,
     expected_calibration_error,
     fit_temperatures,
+    measure_calibration,
     scale_temperatures,
 )
 from keras_adaptive.evaluation.ensemble import ensemble_macs, ensemble_outputs
@@ -20,6 +22,7 @@ from keras_adaptive.evaluation.thresholds import NEVER, ChosenThresholds, Thresh
 __all__ = [
     "NEVER",
     "BudgetedPoint",
+    "CalibrationPoint",
     "ChosenThresholds",
     "ExitOutputs",
     "OperatingPoint",
@@ -34,5 +37,6 @@ __all__ = [
     "evaluate_budgeted_as_papers",
     "expected_calibration_error",
     "fit_temperatures",
+    "measure_calibration",
     "scale_temperatures",
 ]

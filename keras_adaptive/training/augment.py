@@ -41,8 +41,8 @@ def crop_and_flip(pictures, rng):
 def resized_crop_and_flip(pictures, rng, least_area):
     """Return a random part of each picture, scaled to the whole size, and half of them mirrored.
 
-    A part has a random share of the picture's area and a random shape, from `RATIOS`; a side that
-    would be longer than the picture's is cut to it.
+    A part has a random share of the picture's area and a random shape, from `RATIOS`, or the
+    nearest shape that fits into the picture.
 
     Args:
         pictures: uint8 array `(batch, height, width, 3)`.
@@ -58,8 +58,8 @@ def resized_crop_and_flip(pictures, rng, least_area):
     batch, height, width, _ = pictures.shape
     area = rng.uniform(least_area, 1, batch) * height * width
     ratio = np.exp(rng.uniform(*map(math.log, RATIOS), batch))
-    widths = np.minimum(np.sqrt(area * ratio), width)
-    heights = np.minimum(np.sqrt(area / ratio), height)
+    ratio = np.clip(ratio, area / height**2, width**2 / area)
+    widths, heights = np.sqrt(area * ratio), np.sqrt(area / ratio)
     left, top = rng.random(batch) * (width - widths), rng.random(batch) * (height - heights)
     boxes = np.stack([left, top, left + widths, top + heights], axis=1).tolist()
     mirrored = rng.integers(0, 2, batch).astype(bool)

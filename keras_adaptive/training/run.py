@@ -1,6 +1,7 @@
-"""Train a recipe: phase after phase, resumable after every epoch."""
+"""Train a recipe: phase after phase, resumable after every epoch that is validated."""
 
 import contextlib
+import csv
 import dataclasses
 import hashlib
 import json
@@ -20,7 +21,7 @@ from keras_adaptive.training.bad_files import keep_bad_files
 from keras_adaptive.training.datasets import check_labels, steps_per_epoch
 from keras_adaptive.training.photographs import Photographs
 
-STATE = "state.h5"  # everything needed to go on after the last finished epoch
+STATE = "state.h5"  # everything needed to go on after the last validated epoch
 BEST = "best.weights.h5"  # weights of the best full-size epoch on the validation part
 LOG = "log.csv"
 
@@ -28,9 +29,10 @@ LOG = "log.csv"
 def train(recipe, data, folder, verbose="auto"):
     """Train a recipe's model with `model.fit` and return it with its best weights.
 
-    After every epoch that is validated the state is written to `folder`; called again with the same folder, the run
-    goes on after the last finished epoch and ends with the weights of an undisturbed run, where
-    the backend computes deterministically. The best epoch is chosen among those at full picture
+    After every epoch that is validated (all of them, but for the recipe's `validate_every`) the
+    state is written to `folder`; called again with the same folder, the run goes on after the last
+    such epoch and ends with the weights of an undisturbed run, where the backend computes
+    deterministically. The best epoch is chosen among those at full picture
     size, by the last exit's accuracy on the validation part. The test part is not touched. With
     `average` in the recipe, what is validated and kept as the best are the averaged weights, see
     `AveragedWeights`; the state is that of the run itself.
@@ -75,9 +77,9 @@ def train(recipe, data, folder, verbose="auto"):
             recipe.start(model)
         full_size = phase.image_size == recipe.image_size
         average = _average(recipe, data, phase.image_size)
-        keep = _KeepState(state, folder, full_size, model, average)
-        log = keras.callbacks.CSVLogger(folder / LOG, append=done > 0)
-        callbacks = [average, log, keep] if average else [log, keep]
+        callbacks = [_Clock(state), *([average] if average else []),
+                     _Log(folder / LOG, append=done > 0),
+                     _KeepState(state, folder, full_size, model, average)]
         learner.fit(**arguments, callbacks=callbacks, verbose=verbose)
         done = last_epoch
     if isinstance(data.train, Photographs):
@@ -115,7 +117,8 @@ def finished_epochs(recipe, data, folder):
 def training_speed(recipe, data, folder):
     """Return the pictures per second that a run learned at full size.
 
-    Validation and the writing of files are left out.
+    Validation, the writing of files, and epochs in which the backend compiles are left out: the
+    first of a phase, and the first after an interruption.
 
     Args:
         recipe, data, folder: as `train` had them; the recipe's precision does not count.
@@ -215,6 +218,37 @@ class _State:
         write_whole(self.path, fill)
 
 
+class _Clock(keras.callbacks.Callback):
+    """Tell the state how long an epoch learned. It comes before callbacks that work themselves."""
+
+    def __init__(self, state):
+        super().__init__()
+        self.state = state
+        self.is_first = True  # in which the backend compiles
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.begun, self.learned = time.perf_counter(), None
+
+    def on_test_begin(self, logs=None):
+        self.learned = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = (self.learned or time.perf_counter()) - self.begun
+        self.state.seconds.append(math.nan if self.is_first else seconds)
+        self.is_first = False
+
+
+class _Log(keras.callbacks.CSVLogger):
+    """A log that keeps its columns: Keras's guesses them anew in every call of `fit`."""
+
+    def on_train_begin(self, logs=None):
+        is_there = self.append and pathlib.Path(self.filename).exists()
+        super().on_train_begin(logs)
+        if is_there:
+            with open(self.filename, newline="", encoding="utf-8") as file:
+                self.keys = next(csv.reader(file))[1:]  # without the epoch
+
+
 class _KeepState(keras.callbacks.Callback):
     """Write the state after every epoch that is validated, and the weights of the best."""
 
@@ -225,26 +259,19 @@ class _KeepState(keras.callbacks.Callback):
         self.select = select
         self.network = network  # whose weights are kept; `self.model` is what learns
         self.average = average
-        self.begun = self.learned = None
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.begun, self.learned = time.perf_counter(), None
-
-    def on_test_begin(self, logs=None):
-        self.learned = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        self.state.seconds.append((self.learned or time.perf_counter()) - self.begun)
-        if "val_loss" not in logs:  # no epoch to validate, see `Training.validate_every`
-            return
         # Some accuracy comes even of weights that are no numbers: it would be kept as the best.
-        lost = [name for name in ("loss", "val_loss") if not math.isfinite(logs[name])]
+        lost = [name for name in ("loss", "val_loss")
+                if name in logs and not math.isfinite(logs[name])]
         if lost:
             raise ValueError(
                 f"After epoch {epoch + 1} {' and '.join(lost)} is no finite number: training "
                 f"diverged. {self.folder} keeps what was before. Lower the recipe's "
                 "`peak_learning_rate` or lengthen its `warmup_epochs`, and start in a new folder."
             )
+        if "val_loss" not in logs:  # no epoch to validate, see `Training.validate_every`
+            return
         # With a single output Keras leaves its name out.
         num_exits = getattr(self.model, "num_exits", 1)
         last = f"exit{num_exits}_" if num_exits > 1 else ""

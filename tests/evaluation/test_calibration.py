@@ -5,18 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keras_adaptive import content
+from keras_adaptive.calibrated import CalibratedThresholds
 from keras_adaptive.evaluation import (
     ExitOutputs,
     confidence_auroc,
     expected_calibration_error,
     fit_temperatures,
+    measure_calibration,
     scale_temperatures,
 )
-from keras_adaptive.evaluation.calibration import (
-    measure_calibration,
-    read_calibration,
-    write_calibration,
-)
+from keras_adaptive.evaluation.calibration import read_calibration, write_calibration
 
 
 def outputs_of(sure, is_right):
@@ -106,6 +105,17 @@ def test_calibration_is_measured_with_and_without_temperature_and_read_again(tmp
     assert np.isnan(read[1].auroc_before) and read[1].auroc_after == 0.5
     with pytest.raises(ValueError, match="one finite number above 0 per exit"):
         measure_calibration(outputs, [2.0, 1.0])
+
+
+@pytest.mark.parametrize("record", sorted(content.folder("zoo").glob("*/model.json")),
+                         ids=lambda record: record.parent.name)
+def test_the_zoos_networks_are_measured_with_their_own_temperatures(record):
+    points = read_calibration(record.parent / "results" / "calibration.csv")
+
+    stored = CalibratedThresholds.from_file(record.parent / "thresholds.json")
+    assert [point.exit for point in points] == list(range(1, len(points) + 1))
+    assert [point.temperature for point in points] == pytest.approx(stored.temperatures, rel=1e-5)
+    assert all(0 <= point.error_after <= 1 and 0.5 < point.auroc_after < 1 for point in points)
 
 
 def test_a_malformed_table_of_calibration_is_refused(tmp_path):

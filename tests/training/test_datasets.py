@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -49,6 +51,18 @@ def test_a_pipeline_repeats_exactly_and_every_epoch_differs(tiny_data):
     labels = [np.concatenate([y for _, y in part]) for part in (first[:4], first[4:])]
     assert_array_equal(*(np.sort(part) for part in labels))
     assert labels[0].tolist() != labels[1].tolist()
+
+
+def test_a_pipeline_cuts_out_parts_where_it_is_told_to(tiny_data):
+    """Shifts leave zeros at the sides, parts do not."""
+    pictures = dataclasses.replace(tiny_data.train, x=np.maximum(tiny_data.train.x, 1))
+
+    shifted, cut = (batches(training_pipeline(pictures, 10, 1, 3, crop_area=area))
+                    for area in (0, 0.3))
+
+    assert min(x.min() for x, _ in shifted) == 0 and min(x.min() for x, _ in cut) > 0
+    for (_, y), (_, y2) in zip(shifted, cut):
+        assert_array_equal(y, y2)
 
 
 def test_a_pipeline_resumed_sees_the_batches_it_would_have_seen(tiny_data):

@@ -12,6 +12,7 @@ from keras_adaptive.evaluation.operating_points import spread
 from keras_adaptive.models import RANet
 from keras_adaptive.picture_files import InputRule, UnreadablePicturesError, read_picture
 from keras_adaptive.training import Recipe, train
+from keras_adaptive.training import photographs as photographs_module
 from keras_adaptive.training.augment import rand_augment
 from keras_adaptive.training.bad_files import keep_bad_files
 from keras_adaptive.training.datasets import load_data
@@ -126,6 +127,18 @@ def test_a_pipeline_repeats_exactly_and_every_epoch_differs(data):
     assert not np.array_equal(first[0][0], first[3][0])
     other = all_batches(photograph_pipeline(data.train, 4, 2, seed=4))
     assert not np.array_equal(first[0][0], other[0][0])
+
+
+def test_a_pipeline_takes_another_least_area(data, monkeypatch):
+    pytest.importorskip("grain")
+    asked = []
+    monkeypatch.setattr(photographs_module, "RandomCrop", lambda size, rng, least_area: (
+        asked.append(least_area) or RandomCrop(size, rng, least_area)))
+
+    for area in (0, 0.7):
+        all_batches(photograph_pipeline(data.train, 4, 1, 0, crop_area=area))
+
+    assert set(asked) == {LEAST_AREA, 0.7}
 
 
 @pytest.mark.parametrize("augmentation", [None, {"num_ops": 2, "factor": 0.4}])

@@ -6,6 +6,7 @@ import pytest
 
 from keras_adaptive.graph import flatten
 from keras_adaptive.training import Recipe
+from keras_adaptive.training import recipe as recipe_module
 
 RECIPES = sorted((pathlib.Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"))
 if keras.backend.backend() != "tensorflow":  # all on the default backend, two on the others
@@ -212,6 +213,20 @@ def test_techniques_reach_the_training(content):
     assert (model.optimizer.use_ema, model.optimizer.ema_momentum) == (True, 0.98)
     assert config["distillation"]["config"] == {
         "label_weight": 0.5, "soft_weight": 0.3, "temperature": 2.0}
+
+
+def test_crops_and_rare_validation_reach_the_fit(content, tiny_data, monkeypatch):
+    """Validated are every third epoch and the last of the phase."""
+    pytest.importorskip("grain")
+    content["training"] |= {"crop_area": 0.4, "validate_every": 3,
+                            "phases": [{"epochs": 8, "image_size": 32}]}
+    asked = []
+    monkeypatch.setattr(recipe_module, "training_pipeline", lambda *args: asked.append(args))
+
+    arguments = Recipe.from_dict("test", content).fit_arguments(tiny_data, first_epoch=3)
+
+    assert arguments["validation_freq"] == [6, 8]
+    assert asked[0][-1] == 0.4
 
 
 def test_an_unknown_argument_of_distillation_is_told(content):
