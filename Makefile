@@ -15,11 +15,12 @@ WORKERS ?= 2
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test test-jax test-torch lint wheel-test clean
+.PHONY: help demo test test-slow test-jax test-torch lint wheel-test clean
 
 help:
 	@echo "make demo        classify a dozen pictures, write demo.png"
-	@echo "make test        run all tests, on TensorFlow"
+	@echo "make test        run the tests, on TensorFlow"
+	@echo "make test-slow   run those that take long"
 	@echo "make test-jax    the same on JAX"
 	@echo "make test-torch  the same on PyTorch"
 	@echo "make lint        check the style of the code"
@@ -30,13 +31,16 @@ demo: .venv/ready
 	KERAS_BACKEND=tensorflow .venv/bin/keras-adaptive demo
 
 test: .venv/ready
-	KERAS_BACKEND=tensorflow .venv/bin/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	KERAS_BACKEND=tensorflow .venv/bin/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
+
+test-slow: .venv/ready
+	KERAS_BACKEND=tensorflow .venv/bin/python -m pytest -n $(WORKERS) -m slow $(PYTEST_ARGS)
 
 test-jax: .venv-jax/ready
-	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	KERAS_BACKEND=jax .venv-jax/bin/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
 
 test-torch: .venv-torch/ready
-	KERAS_BACKEND=torch .venv-torch/bin/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	KERAS_BACKEND=torch .venv-torch/bin/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
 
 lint: .venv/ready
 	.venv/bin/python -m ruff check .

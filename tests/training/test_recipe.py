@@ -13,6 +13,10 @@ if keras.backend.backend() != "tensorflow":  # all on the default backend, two o
     RECIPES = [path for path in RECIPES
                if path.stem in ("ranet_cifar10", "msdnet_lingrow_b5_cifar10")]
 
+# One recipe of each kind of network; the others differ from them in numbers only.
+KINDS = ("ranet_cifar10", "msdnet_lingrow_b5_cifar10", "ranet_imagenet", "thumbnet_cifar10",
+         "resnet20_cifar10", "densenet_bc40_k12_cifar10")
+
 # The papers' recipes differ in numbers only: one of them is enough where a test takes longer.
 TWO_SCALES = ("ranet_cifar10", "ranet_imagenet", "ranet_c1_lg_cifar10")
 
@@ -99,7 +103,9 @@ def test_broken_toml_names_the_file(tmp_path):
         Recipe.from_file(tmp_path / "broken.toml")
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [
+    pytest.param(path, marks=() if path.stem in KINDS else pytest.mark.slow) for path in RECIPES
+], ids=lambda path: path.stem)
 def test_every_recipe_trains(path, tiny_data):
     """The quick form of each recipe fits, and its loss is a number."""
     recipe = Recipe.from_file(path).quick(two_scales=path.stem in TWO_SCALES)

@@ -277,6 +277,7 @@ def test_a_run_killed_within_an_epoch_ends_with_the_same_weights(tiny_data, tmp_
     assert logs[0] == logs[1]
 
 
+@pytest.mark.slow
 def test_a_run_may_validate_now_and_then(content, tiny_data, tmp_path, monkeypatch):
     """And at the end of a phase; killed, it goes on after the last epoch that it validated."""
     content["training"] |= {"validate_every": 2, "phases": [{"epochs": 5, "image_size": 20}]}
