@@ -134,6 +134,7 @@ def test_every_weight_gets_a_gradient(tiny_ranet, pictures):
     assert unchanged == []
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.skipif(lacks_bfloat16(), reason="PyTorch has no bfloat16 convolutions here")
 def test_mixed_precision_trains_and_gives_float32_logits(tiny_arguments, pictures):
     before = keras.config.dtype_policy()
@@ -152,6 +153,7 @@ def test_mixed_precision_trains_and_gives_float32_logits(tiny_arguments, picture
     assert kernel.dtype == "float32"
 
 
+@pytest.mark.slow_on_jax
 @pytest.mark.parametrize("kind", ["ranet", "functional"])
 def test_keras_file_round_trip_keeps_class_records_and_training(
         kind, tiny_arguments, pictures, numbers, tmp_path):
@@ -182,6 +184,7 @@ def test_keras_file_round_trip_keeps_class_records_and_training(
     assert logs["loss"] == pytest.approx(expected["loss"], rel=1e-4)
 
 
+@pytest.mark.slow_on_jax
 def test_weights_file_round_trip(tiny_arguments, pictures, tmp_path):
     model, other = RANet(**tiny_arguments), RANet(**tiny_arguments)
 

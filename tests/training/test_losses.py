@@ -51,6 +51,7 @@ def test_distillation_equals_the_authors(parity):
         assert loss == pytest.approx(expected, rel=1e-5), key
 
 
+@pytest.mark.slow_on_jax
 def test_a_model_adds_the_distillation_to_the_loss(tiny_arguments, pictures):
     model = RANet(**tiny_arguments)
     distillation = LastExitDistillation(0.4, 0.6, temperature=2)

@@ -241,6 +241,7 @@ def test_a_disk_that_is_gone_is_an_error(data):
         data.test[0]
 
 
+@pytest.mark.slow_on_jax
 def test_a_recipe_trains_on_the_tree(tree, content, tmp_path):
     """To the end, beside a damaged file; the predictor will cut pictures as validation did."""
     pytest.importorskip("grain")
@@ -272,6 +273,7 @@ def test_every_validation_sees_every_photograph_once(data):
     assert labels == [[0, 0], [0, 1, 1, 1]] * 2
 
 
+@pytest.mark.slow_on_jax
 def test_evaluation_reads_photographs_batch_by_batch(data, tiny_arguments):
     """Whatever the batch size, each picture has its answer and its label."""
     pytest.importorskip("grain")

@@ -81,6 +81,7 @@ def test_an_average_of_the_weights_leaves_the_run_alone(content, tiny_data, tmp_
         plain.get_weights(), averaged.get_weights()))
 
 
+@pytest.mark.slow_on_jax
 def test_a_student_learns_from_the_zoo_s_teacher(content, tiny_data, tmp_path, monkeypatch):
     """The run starts from the teacher's weights, leaves them alone, and goes on after a stop."""
     teacher = models.build("resnet20_cifar10", depth=8, channels=4, normalization="cifar10")
@@ -359,6 +360,7 @@ def test_the_log_has_each_epoch_once(recipe, tiny_data, tmp_path):
     assert epochs == ["0", "1", "2"]
 
 
+@pytest.mark.slow_on_jax
 def test_a_finished_run_is_lengthened_by_phases_that_restart(content, tiny_data, tmp_path):
     """And ends with the weights of one run of all phases."""
     longer = {**content["training"], "phases": [
