@@ -13,9 +13,10 @@ if keras.backend.backend() != "tensorflow":  # all on the default backend, two o
     RECIPES = [path for path in RECIPES
                if path.stem in ("ranet_cifar10", "msdnet_lingrow_b5_cifar10")]
 
-# One recipe of each kind of network; the others differ from them in numbers only.
-KINDS = ("ranet_cifar10", "msdnet_lingrow_b5_cifar10", "ranet_imagenet", "thumbnet_cifar10",
-         "resnet20_cifar10", "densenet_bc40_k12_cifar10")
+# One recipe of each kind of network and of training, our own and the papers' with its drops and its
+# penalty; the others differ from them in numbers only.
+KINDS = ("ranet_cifar10", "ranet_c1_lg_cifar10", "msdnet_lingrow_b5_cifar10", "ranet_imagenet",
+         "thumbnet_cifar10", "resnet20_cifar10", "densenet_bc40_k12_cifar10")
 
 # The papers' recipes differ in numbers only: one of them is enough where a test takes longer.
 TWO_SCALES = ("ranet_cifar10", "ranet_imagenet", "ranet_c1_lg_cifar10")

@@ -32,6 +32,19 @@ class Killed(Exception):
     """Stands for the end of the machine."""
 
 
+def train_until_killed(recipe, data, folder, monkeypatch, last_epoch):
+    """Train, and stop at the end of an epoch, counted from 0, after its state was kept."""
+    def die(self, epoch, logs=None):
+        keep(self, epoch, logs)
+        if epoch == last_epoch:
+            raise Killed
+    keep = run_module._KeepState.on_epoch_end
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module._KeepState, "on_epoch_end", die)
+        with pytest.raises(Killed):
+            train(recipe, data, folder, verbose=0)
+
+
 @pytest.mark.parametrize("average", [0, pytest.param(0.8, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_weights(average, content, tiny_data, tmp_path,
                                                   monkeypatch):
@@ -41,15 +54,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(average, content, tiny_data, t
     recipe = Recipe.from_dict("test", content)
     undisturbed = train(recipe, tiny_data, tmp_path / "whole", verbose=0)
 
-    def die(self, epoch, logs=None):
-        keep(self, epoch, logs)
-        if epoch == 1:
-            raise Killed
-    keep = run_module._KeepState.on_epoch_end
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module._KeepState, "on_epoch_end", die)
-        with pytest.raises(Killed):
-            train(recipe, tiny_data, tmp_path / "killed", verbose=0)
+    train_until_killed(recipe, tiny_data, tmp_path / "killed", monkeypatch, last_epoch=1)
     resumed = train(recipe, tiny_data, tmp_path / "killed", verbose=0)
 
     for ours, theirs in zip(resumed.get_weights(), undisturbed.get_weights()):
@@ -286,15 +291,7 @@ def test_a_run_may_validate_now_and_then(content, tiny_data, tmp_path, monkeypat
     rows = list(csv.DictReader((tmp_path / "whole/log.csv").open()))
     assert [row["val_loss"] == "NA" for row in rows] == [True, False, True, False, False]
 
-    def die(self, epoch, logs=None):
-        keep(self, epoch, logs)
-        if epoch == 2:
-            raise Killed
-    keep = run_module._KeepState.on_epoch_end
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module._KeepState, "on_epoch_end", die)
-        with pytest.raises(Killed):
-            train(recipe, tiny_data, tmp_path / "killed", verbose=0)
+    train_until_killed(recipe, tiny_data, tmp_path / "killed", monkeypatch, last_epoch=2)
     assert run_module.finished_epochs(recipe, tiny_data, tmp_path / "killed") == 2
     resumed = train(recipe, tiny_data, tmp_path / "killed", verbose=0)
 
