@@ -323,6 +323,24 @@ def test_picture_shows_what_was_measured(load_script):
     assert all(part in texts for part in ("10,000", "cifar10", "openvino 1.2", "2 cores of CPU"))
 
 
+def test_picture_of_thresholds_shows_both_ways(load_script, tmp_path):
+    """Each way has its points in the order of their costs; equal ones are drawn once."""
+    pytest.importorskip("matplotlib")
+    rows = [{"papers_macs": str(macs), "papers_accuracy": "0.5", "ours_macs": "2e6",
+             "ours_accuracy": "0.75"} for macs in (3000000, 2e6)]
+
+    figure = load_script("plot_thresholds").plot_thresholds(rows)
+
+    papers, ours = figure.axes[0].get_lines()
+    assert papers.get_xydata().tolist() == [[2, 50], [3, 50]]
+    assert ours.get_xydata().tolist() == [[2, 75]]
+
+    load_script("common").save_rows(tmp_path / "rows.csv", rows)
+    load_script("plot_thresholds").main([
+        "--results", str(tmp_path / "rows.csv"), "--output", str(tmp_path / "thresholds.png")])
+    assert (tmp_path / "thresholds.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_rows_are_read_as_written(load_script, tmp_path):
     """A column that a row lacks is empty, and a missing file is named with its cure."""
     common = load_script("common")
