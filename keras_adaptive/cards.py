@@ -6,7 +6,6 @@ import pathlib
 
 import numpy as np
 
-from keras_adaptive import recipes
 from keras_adaptive.calibrated import THRESHOLDS, CalibratedThresholds
 from keras_adaptive.card_comparisons import at_equal_schedule, beside_papers
 from keras_adaptive.entries import RECORD, Entry
@@ -42,16 +41,6 @@ _SOURCES = {
                      "are the test part here; a part of its training pictures is the validation "
                      f"part. {_IMAGENET_TERMS}",
 }
-
-
-def data_set(entry):
-    """Return the data set that an entry was trained on, such as `"cifar10"`.
-
-    It is the recipe's where the package has it; else that of the configuration.
-    """
-    if entry.recipe in recipes.list_recipes():
-        return recipes.load(entry.recipe).data["name"]
-    return entry.configuration.rsplit("_", 1)[1]
 
 
 def without_repeats(points):
@@ -107,7 +96,7 @@ class _Card:
         self.calibrated = read_calibration(folder / CALIBRATION)
         self._check_same_weights()
         self.log = _read_log(folder / TRAINING)
-        self.published = read_published(data_set(self.entry))
+        self.published = read_published(self.entry.data_set)
 
     def _check_same_weights(self):
         macs = self.entry.exit_macs
@@ -129,8 +118,8 @@ class _Card:
         tags = ["keras", "early-exit", "adaptive-computation", self.entry.builder.lower()]
         lines = ["---", f"license: {self.entry.license.lower()}", "library_name: keras",
                  "pipeline_tag: image-classification", "tags:", *(f"- {tag}" for tag in tags)]
-        if data_set(self.entry) in _HUB:
-            lines += ["datasets:", f"- {_HUB[data_set(self.entry)]}"]
+        if self.entry.data_set in _HUB:
+            lines += ["datasets:", f"- {_HUB[self.entry.data_set]}"]
         return "\n".join([*lines, "---"])
 
     def introduction(self):
@@ -151,8 +140,8 @@ class _Card:
                             f"{rule['interpolation']} interpolation"
                             + (f", {rule['crop']:.4g} of the shorter side" if "crop" in rule
                                else "")))
-        if data_set(entry) in _SOURCES:
-            rows.append(("data set", _SOURCES[data_set(entry)]))
+        if entry.data_set in _SOURCES:
+            rows.append(("data set", _SOURCES[entry.data_set]))
         if entry.class_names is not None:
             rows.append((f"{len(entry.class_names)} classes", ", ".join(entry.class_names)))
         return "\n\n".join([
@@ -306,7 +295,7 @@ class _Card:
         return (
             "## Limits\n\n"
             f"{classes}"
-            f"- All figures are of `{data_set(entry)}` and of this one set of weights; on other "
+            f"- All figures are of `{entry.data_set}` and of this one set of weights; on other "
             "pictures accuracy, cost and confidences differ.\n"
             + ("- A budget holds for the mean over many pictures like the validation ones, not for "
                f"a single one: that costs up to {in_millions(entry.exit_macs[-1])}.\n"

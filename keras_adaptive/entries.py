@@ -5,7 +5,7 @@ import json
 import pathlib
 import re
 
-from keras_adaptive import models, weight_files
+from keras_adaptive import models, recipes, weight_files
 from keras_adaptive.files import sha256, write_whole
 from keras_adaptive.graph import exit_macs, exit_parameters
 from keras_adaptive.names import check_keys
@@ -14,9 +14,9 @@ from keras_adaptive.weights import WeightsError, read_weights, write_weights
 RECORD = "model.json"
 WEIGHTS = "weights.h5"
 
-# Names of data sets for people, and the number of their classes.
+# Names of data sets for people, and the number of the classes that theirs are a part of.
 _TITLES = {"cifar10": ("CIFAR-10", 10), "cifar100": ("CIFAR-100", 100),
-           "imagenet": ("ImageNet", 1000)}
+           "imagenet": ("ImageNet", 1000), "tiny_imagenet": ("ImageNet", 1000)}
 
 _WEIGHTS_KEYS = ("file", "sha256", "size_bytes", "dtype")
 
@@ -97,6 +97,20 @@ class Entry:
         return self._arguments["num_classes"]
 
     @property
+    def data_set(self):
+        """string. The data set that the weights learned, such as `"cifar10"`.
+
+        It is the one that the figures name; without such figures, that of the recipe where the
+        package has it, else that of the configuration.
+        """
+        named = self.figures.get("data", "").partition(":")[0]
+        if named:
+            return named.lower().replace("-", "")
+        if self.recipe in recipes.list_recipes():
+            return recipes.load(self.recipe).data["name"]
+        return self.configuration.rsplit("_", 1)[1]
+
+    @property
     def _arguments(self):
         """dict. The network's arguments, published ones and the entry's own."""
         _, published = models.PUBLISHED[self.configuration]
@@ -104,7 +118,7 @@ class Entry:
 
     def describe(self):
         """Return in one line what the weights are: classes, and accuracy at the last exit."""
-        title, number = _TITLES[self.configuration.rsplit("_", 1)[1]]
+        title, number = _TITLES.get(self.data_set, (self.data_set, self.num_classes))
         of = f" of the {number}" if self.num_classes < number else ""
         measured = "".join(
             f", {name} {self.figures[key][-1]:.1%} at the last exit"
@@ -146,7 +160,7 @@ class Entry:
         Raises:
             WeightsError: If the weights are not there, are damaged, or do not fit the arguments.
         """
-        self._check_downscaler(arguments)
+        self._check_same_weights(arguments)
         model = self.build(arguments)
         is_whole = arguments.get("num_classes", self.num_classes) == self.num_classes
         path = weight_files.find(self.folder / self.weights["file"], self.weights["sha256"])
@@ -162,10 +176,12 @@ class Entry:
             model.exit_macs = self.exit_macs
         return model
 
-    def _check_downscaler(self, arguments):
-        """Refuse another downscaler, whose weights have the same names and shapes as those here."""
-        for key in ("ratio", "downscaler"):
-            known = self._arguments.get(key)  # of networks that have one
+    def _check_same_weights(self, arguments):
+        """Refuse networks that would take these weights, of the same names and shapes, in vain."""
+        known_arguments = {**models.network_defaults({"configuration": self.configuration}),
+                           **self._arguments}
+        for key in ("ratio", "downscaler", "boosted_exits"):
+            known = known_arguments.get(key)  # of networks that have it
             if key in arguments and known not in (None, arguments[key]):
                 raise WeightsError(
                     f"The weights of {self.name!r} are for {key}={known!r}. Received: "

@@ -123,8 +123,9 @@ def _centre(picture, size, crop):
     """Return the share `crop` of the largest centred box that has the shape of `size`."""
     scale = crop * min(picture.height / size[0], picture.width / size[1])
     height, width = size[0] * scale, size[1] * scale
-    left, top = (picture.width - width) / 2, (picture.height - height) / 2
-    return left, top, left + width, top + height
+    # Rounding may leave a side a little longer than the picture's, which pillow refuses.
+    left, top = max(0, (picture.width - width) / 2), max(0, (picture.height - height) / 2)
+    return left, top, min(left + width, picture.width), min(top + height, picture.height)
 
 
 def _eight_bits(picture):

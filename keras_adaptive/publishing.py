@@ -20,9 +20,6 @@ from keras_adaptive.training.run import (
     training_speed,
 )
 
-_MANY_CLASSES = 20  # from here on top-5 accuracy says something
-
-
 def publish(recipe, folder, data, machine=None, dtype="float16", batch_size=256, verbose=0):
     """Write the best weights of a run as an entry of the zoo, measured as they are shipped.
 
@@ -53,14 +50,14 @@ def publish(recipe, folder, data, machine=None, dtype="float16", batch_size=256,
                 "the first epoch at full picture size that it validates."
             )
     parts = load_data(data, recipe.image_size)
-    model = load_best(recipe, parts, folder)
-    num_classes = model.outputs[-1].shape[-1]
+    num_classes = recipe.build().outputs[-1].shape[-1]
     if len(parts.class_names) != num_classes:
         raise ValueError(
             f"The network of recipe {recipe.name!r} tells {num_classes} classes apart, {data!r} "
             f"has {len(parts.class_names)}. Give the data set that it was trained on."
         )
-    epochs = finished_epochs(recipe, parts, folder)
+    epochs = finished_epochs(recipe, parts, folder)  # before weights that may be another recipe's
+    model = load_best(recipe, parts, folder)
     if epochs < recipe.training.epochs:
         warnings.warn(
             f"{folder} has {epochs} of the {recipe.training.epochs} epochs of recipe "
@@ -80,8 +77,9 @@ def publish(recipe, folder, data, machine=None, dtype="float16", batch_size=256,
     measured = measure_parts(zoo.find_entry(name), parts, data, batch_size=batch_size,
                              verbose=verbose)
     figures = {"test_accuracy": _rounded(measured.test.accuracies())}
-    if len(parts.class_names) >= _MANY_CLASSES:
-        figures["test_top5_accuracy"] = _rounded(measured.test.top5_accuracies())
+    top5 = measured.test.top5_accuracies()
+    if top5:  # `None` for few classes
+        figures["test_top5_accuracy"] = _rounded(top5)
     figures["validation_accuracy"] = _rounded(measured.validation.accuracies())
     measured.entry.write_figures({**figures, **facts})
     (written / TRAINING).parent.mkdir(exist_ok=True)

@@ -18,7 +18,6 @@ from keras_adaptive.cards import (
     EXITS,
     GALLERY,
     THUMBNAILS,
-    data_set,
     without_repeats,
     write_card,
 )
@@ -131,7 +130,7 @@ def write_figures(measured, folder):
     about = f"{len(test.labels):,} test pictures of {measured.data_name}"
     save_figure(plot_curves(
         measured.budgeted, evaluate_anytime(test, entry.exit_macs),
-        [point for point in read_published(data_set(entry))
+        [point for point in read_published(entry.data_set)
          if point.is_adaptive or point.is_static],
         _other_networks(entry), f"{entry.name}, {about}"), folder / ACCURACY)
     if test.num_exits > 1:
@@ -204,5 +203,5 @@ def _other_networks(entry):
     """Return the budgeted points of the zoo's other networks for the same data set, by name."""
     others = (zoo.find_entry(info.name) for info in zoo.list_models() if info.has_weights)
     return {other.name: read_budgeted(other.folder / BUDGETED) for other in others
-            if other.name != entry.name and data_set(other) == data_set(entry)
+            if other.name != entry.name and other.data_set == entry.data_set
             and (other.folder / BUDGETED).is_file()}

@@ -44,6 +44,16 @@ def test_the_shorter_side_is_scaled_and_the_centre_kept():
     assert InputRule((4, 6), 3).apply(Image.fromarray(wide)).shape == (4, 6, 3)
 
 
+@pytest.mark.parametrize("size, sides", [(224, (116, 492)), (299, range(1, 400, 7)), (32, (33,))])
+def test_sides_that_division_rounds_up_are_read(size, sides):
+    """The box of the centre does not reach over the picture by a rounding error."""
+    for side in sides:
+        for shape in ((side, side + 60), (side + 60, side), (side, side)):
+            picture = Image.new("RGB", shape, (9, 9, 9))
+
+            assert (InputRule((size, size), 3).apply(picture) == 9).all()
+
+
 def test_shrinking_averages_instead_of_skipping():
     """A fine chessboard becomes grey."""
     board = ((np.indices((64, 64)).sum(axis=0) % 2) * 255).astype("uint8")

@@ -56,6 +56,19 @@ def test_a_run_becomes_a_whole_entry(recipe, data_file, own_zoo, tmp_path):
         assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1"]
 
 
+def test_of_twenty_classes_the_accuracy_is_enough(recipe, make_data, own_zoo, tmp_path):
+    """With no more than these, nobody computes the five likeliest."""
+    path = make_data(16, 40, 30)
+    with np.load(path) as arrays:
+        np.savez(path, **{**arrays, "class_names": np.array([f"class {i}" for i in range(20)])})
+    recipe = dataclasses.replace(recipe, model={**recipe.model, "num_classes": 20})
+    train(recipe, load_data(path), tmp_path / "run", verbose=0)
+
+    publish(recipe, tmp_path / "run", path)
+
+    assert "test_top5_accuracy" not in zoo.find_entry("tiny").figures
+
+
 def test_a_run_that_has_no_weights_yet_is_named(recipe, data_file, own_zoo, tmp_path):
     """The message says what is missing, and the zoo stays as it was."""
     (tmp_path / "run").mkdir()

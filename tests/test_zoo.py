@@ -282,6 +282,27 @@ def test_weights_of_ones_own_are_a_file(folder, saved, trained, batch):
         zoo.load("small", pretrained=True, weights=weights)
 
 
+def test_a_network_of_other_exits_does_not_take_the_weights(folder, saved):
+    """Boosted exits have weights of the same names and shapes, which say something else there."""
+    with pytest.raises(WeightsError, match="boosted_exits=False. Received: True"):
+        zoo.load("small", pretrained=True, boosted_exits=True)
+
+
+@pytest.mark.parametrize("figures, expected", [
+    ({"data": "CIFAR-10: 45,000 training pictures"}, "cifar10"),
+    ({"data": "tiny_imagenet: 9 training pictures"}, "tiny_imagenet"),
+    ({"data": "flowers: 5 training, 5 validation and 5 test pictures"}, "flowers"),
+    ({}, "cifar10"),
+])
+def test_an_entry_knows_its_data_set(folder, saved, figures, expected):
+    """It is the one that was measured, whatever the configuration was made for."""
+    edit(saved, figures=figures)
+    entry = Entry.from_file(saved)
+    assert entry.data_set == expected
+    if expected == "flowers":
+        assert entry.describe() == "small: weights for 10 flowers classes"
+
+
 def test_the_imagenet_network_is_the_recipes(folder):
     """The same graph with weights and without; the number of classes can be another."""
     recipe = recipes.load("ranet_imagenet")
@@ -313,7 +334,8 @@ def test_what_the_imagenet_weights_are_is_said_in_one_line(folder, entry, capsys
     edit(folder / "ranet_imagenet" / "model.json", configuration="ranet_i1_step8_imagenet",
          arguments={**TINY, "stem": "cifar", "num_classes": 10, "input_shape": [32, 32, 3],
                     "growth_rate": 4, "head_filters": 128, "layer_growth": "linear"},
-         figures={"test_accuracy": [0.5, 0.6012], "test_top5_accuracy": [0.7, 0.83]})
+         figures={"test_accuracy": [0.5, 0.6012], "test_top5_accuracy": [0.7, 0.83],
+                  "data": "tiny_imagenet: 9 test pictures"})
 
     zoo.ranet_imagenet(pretrained=True)
 

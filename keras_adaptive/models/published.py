@@ -117,8 +117,15 @@ def build(configuration, **arguments):
 
 def network_arguments(model):
     """Return the names of the arguments that a recipe's `[model]` table may override."""
+    return list(network_defaults(model))
+
+
+def network_defaults(model):
+    """Return these arguments with the values that the network's class gives them."""
     network, _ = _look_up(model.get("configuration"))
-    return [name for name in inspect.signature(network.__init__).parameters if name != "self"]
+    return {name: parameter.default
+            for name, parameter in inspect.signature(network.__init__).parameters.items()
+            if name != "self"}
 
 
 def _look_up(configuration):

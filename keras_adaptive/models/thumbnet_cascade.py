@@ -94,9 +94,20 @@ class ThumbNetCascade(ConfiguredModel):
         """Take a trained teacher's weights.
 
         Args:
-            network: `keras.Model` of the teacher's graph.
+            network: `RANet`, `MSDNet`, `ResNet` or `DenseNet` of the teacher's graph.
             initial: `"teacher"`, to start the student from them too, or `"random"`.
+
+        Raises:
+            ValueError: If that teacher normalises pictures in another way, or tells another number
+                of classes apart.
         """
+        theirs, own = ({key: made.configuration[key] for key in ("normalization", "num_classes")}
+                       for made in (network, self))
+        if theirs != own:
+            raise ValueError(
+                f"The teacher {network.name!r} was trained with {theirs}. This network has {own}. "
+                "Give it the same, in a recipe in the table [model]."
+            )
         from keras_adaptive.models.resized import copy_for_size
 
         classifier = last_exit(network)

@@ -59,9 +59,12 @@ def resized_crop_and_flip(pictures, rng, least_area):
     area = rng.uniform(least_area, 1, batch) * height * width
     ratio = np.exp(rng.uniform(*map(math.log, RATIOS), batch))
     ratio = np.clip(ratio, area / height**2, width**2 / area)
-    widths, heights = np.sqrt(area * ratio), np.sqrt(area / ratio)
+    # Rounding may leave a side a little longer than the picture's, which pillow refuses.
+    widths = np.minimum(np.sqrt(area * ratio), width)
+    heights = np.minimum(np.sqrt(area / ratio), height)
     left, top = rng.random(batch) * (width - widths), rng.random(batch) * (height - heights)
-    boxes = np.stack([left, top, left + widths, top + heights], axis=1).tolist()
+    boxes = np.stack([left, top, np.minimum(left + widths, width),
+                      np.minimum(top + heights, height)], axis=1).tolist()
     mirrored = rng.integers(0, 2, batch).astype(bool)
     parts = np.empty_like(pictures)
     for i, box in enumerate(boxes):

@@ -1,6 +1,8 @@
 """Labelled pictures for training and evaluation, and the pipeline that feeds `fit`."""
 
 import pathlib
+import zipfile
+import zlib
 
 import keras
 import numpy as np
@@ -90,6 +92,15 @@ def load_data(source, image_size=None, input_rule=None):
             f"Received: {str(source)!r}, "
             + ("which is neither." if path.exists() else "which does not exist.")
         )
+    try:
+        return _read_arrays(path)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(
+            f"{path} is no whole .npz file: {error or 'it ends too early'}. Copy or make it anew."
+        ) from error
+
+
+def _read_arrays(path):
     with np.load(path, allow_pickle=False) as arrays:
         wanted = [f"{array}_{part}" for part in ("train", "val", "test") for array in "xy"]
         missing = sorted({*wanted, "class_names"} - set(arrays))
@@ -105,7 +116,13 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 
 
 def _from_keras(name):
-    (x, y), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+    try:
+        (x, y), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+    except Exception as error:  # of no narrower class where a download fails
+        raise OSError(
+            f"{name!r} could not be downloaded: {error}. Try again later, or give the data set as "
+            "an .npz file, `--data FILE.npz`; `load_data` says which arrays it holds."
+        ) from error
     y, y_test = y.reshape(-1).astype("int64"), y_test.reshape(-1).astype("int64")
     names = CIFAR10_CLASSES if name == "cifar10" else tuple(str(i) for i in range(100))
     cut = len(y) - VALIDATION_SIZE

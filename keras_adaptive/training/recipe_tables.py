@@ -8,6 +8,9 @@ from keras_adaptive.names import did_you_mean
 from keras_adaptive.training.losses import LastExitDistillation
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+# Arguments of networks that follow from the phases and the data.
+_NOT_OF_A_RECIPE = ("input_shape", "class_names", "input_rule", "exit_macs", "name")
+_TOML = {tuple: "list", list: "list", dict: "table"}  # types as TOML calls them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,8 +178,7 @@ def read_tables(name, content):
                          f"Received: {content['model']['configuration']!r}.")
     if "configuration" not in content["model"]:
         raise ValueError(f"{name}, [model]: the key 'configuration' is missing.")
-    _check_keys(f"{name}, [model]", content["model"],
-                ("configuration", *models.network_arguments(content["model"])))
+    _check_model(f"{name}, [model]", content["model"])
     if training.get("precision", "float32") not in PRECISIONS:
         raise ValueError(f"{name}: `precision` is one of {list(PRECISIONS)}. "
                          f"Received: {training['precision']!r}.")
@@ -189,6 +191,22 @@ def read_tables(name, content):
         "expected": dict(content.get("expected", {})),
         "thumbnet": _read_thumbnet(name, content),
     }
+
+
+def _check_model(where, model):
+    """Check names and types of a network's arguments; its class checks their values."""
+    kinds = {key: value for key, value in models.network_defaults(model).items()
+             if key not in _NOT_OF_A_RECIPE}
+    _check_keys(where, model, ("configuration", *kinds))
+    for key, value in model.items():
+        wanted = type(kinds.get(key))
+        if wanted is type(None):  # the configuration, and what has no value by default
+            continue
+        is_right = (_is_number(value) if wanted is float else
+                    isinstance(value, (list, tuple)) if wanted is tuple else type(value) is wanted)
+        if not is_right:
+            raise ValueError(f"{where}: `{key}` must be of type {_TOML.get(wanted, wanted.__name__)}"
+                             f". Received: {value!r}.")
 
 
 def _read_thumbnet(name, content):
@@ -259,7 +277,7 @@ def _is_number(value):
 def _check_drops(name, training):
     """Check `drop_epochs`, which stand in place of a warm-up and a cosine."""
     drops = training["drop_epochs"] = tuple(training.get("drop_epochs", ()))
-    if not all(_is_number(epoch) and epoch == int(epoch) > 0 for epoch in drops) or sorted(
+    if not all(_is_number(epoch) and epoch % 1 == 0 < epoch for epoch in drops) or sorted(
             set(drops)) != list(drops):
         raise ValueError(
             f"{name}: `drop_epochs` are numbers of epochs, increasing. Received: {list(drops)}."
@@ -287,14 +305,13 @@ def _check_record(where, values, record):
                 required=[f.name for f in fields if f.default is dataclasses.MISSING
                           and f.default_factory is dataclasses.MISSING])
     types = {int: int, float: (int, float), str: str, tuple: list, bool: bool, dict: dict}
-    names = {tuple: "list", dict: "table"}  # as TOML calls them
     for field in fields:
         value = values.get(field.name)
         is_bool = isinstance(value, bool) and field.type is not bool  # an int in Python
         if field.name in values and (is_bool or not isinstance(value, types[field.type])):
             raise ValueError(
                 f"{where}: `{field.name}` must be of type "
-                f"{names.get(field.type, field.type.__name__)}. Received: {value!r}."
+                f"{_TOML.get(field.type, field.type.__name__)}. Received: {value!r}."
             )
 
 

@@ -57,6 +57,8 @@ def train(recipe, data, folder, verbose="auto"):
     keep_bad_files(data, folder)
     state = _State(folder / STATE, recipe, data)
     done = state.epoch
+    if done < recipe.training.epochs:
+        _check_sizes(recipe)
     _trim_log(folder / LOG, done)
     last_epoch = 0
     for phase in recipe.training.phases:
@@ -137,6 +139,28 @@ def training_speed(recipe, data, folder):
     return pictures / statistics.median(full) if full else None
 
 
+def _check_sizes(recipe):
+    """Raise before the first epoch if a later phase has no network, or one of other weights."""
+    shapes = {}
+    for size in dict.fromkeys(phase.image_size for phase in recipe.training.phases):
+        try:
+            network = recipe.learner(recipe.build(size))
+        except ValueError as error:
+            raise ValueError(
+                f"The network of recipe {recipe.name!r} cannot be built for the phase of {size} "
+                f"pixels: {error}"
+            ) from error
+        shapes[size] = [tuple(weight.shape) for weight in network.weights]
+    first, *others = shapes
+    for size in others:
+        if shapes[size] != shapes[first]:
+            raise ValueError(
+                f"The network of recipe {recipe.name!r} has other weights for pictures of {size} "
+                f"pixels than for those of {first}, so that what one phase learned is no start for "
+                "the other. Give all phases one `image_size`, or sizes whose halves stay whole."
+            )
+
+
 def _check_data(data, recipe, model):
     """Raise before the first epoch what would be found after it, or never."""
     for part in (data.train, data.validation):
@@ -186,6 +210,8 @@ class _State:
                 self.epoch = int(file.attrs["epoch"])
                 self.best = float(file.attrs["best"])
                 seconds = file["seconds"][()] if "seconds" in file else []
+            if _full_size(written_for) != recipe.image_size:
+                self.best = -1.0  # lengthened by phases of another size, which begin anew
                 self.seconds = [*seconds, *[math.nan] * (self.epoch - len(seconds))]
             if not _is_continued(written_for, _fingerprint(recipe), with_precision):
                 raise ValueError(
@@ -318,6 +344,14 @@ def _fingerprint(recipe):
             for field in dataclasses.fields(recipe.thumbnet)
             if getattr(recipe.thumbnet, field.name) != field.default}
     return json.dumps(record, sort_keys=True)
+
+
+def _full_size(fingerprint):
+    """Return the picture size of the last phase of the recipe that a state was written for."""
+    try:
+        return json.loads(fingerprint)["training"]["phases"][-1]["image_size"]
+    except (ValueError, KeyError, TypeError, IndexError):  # written by another program
+        return None
 
 
 def _is_continued(written_for, wanted, with_precision):

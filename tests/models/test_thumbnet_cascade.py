@@ -80,6 +80,15 @@ def test_a_trained_teacher_is_taken(x, initial):
     assert all(is_same) == (initial == "teacher")
 
 
+@pytest.mark.parametrize("other", [{"normalization": "cifar10"}, {"num_classes": 7}])
+def test_a_teacher_of_other_pictures_or_classes_is_refused(other):
+    """Its weights would fit, or nearly, and teach nothing."""
+    trained = models.build("resnet20_cifar10", **{**SMALL["teacher_arguments"], **other})
+
+    with pytest.raises(ValueError, match=f"was trained with .*{list(other.values())[0]}.* has"):
+        ThumbNetCascade(**SMALL).take_teacher(trained)
+
+
 def test_of_a_network_with_exits_the_last_teaches(tiny_ranet, pictures):
     """So a RANet can be the teacher."""
     expected = outputs(tiny_ranet, pictures)[-1]

@@ -65,6 +65,14 @@ def test_a_resized_crop_is_a_part_of_the_picture(least_area, seed):
     assert 0 < mirrored.sum() < 24
 
 
+@pytest.mark.parametrize("side", [20, 24, 48, 56])
+def test_a_resized_crop_stays_within_the_picture(side):
+    """Also where the square root of a square is rounded up."""
+    pictures = np.full((128, side, side, 3), 7, "uint8")
+    for seed in range(8):
+        assert (resized_crop_and_flip(pictures, np.random.default_rng(seed), 0.35) == 7).all()
+
+
 def test_a_resized_crop_of_the_same_generator_is_the_same():
     pictures = np.random.default_rng(1).integers(0, 256, (4, 16, 20, 3)).astype("uint8")
 

@@ -1,5 +1,6 @@
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -34,6 +35,27 @@ def test_missing_arrays_and_files_are_named(tmp_path):
         load_data(tmp_path / "data.npz")
     with pytest.raises(ValueError, match="does not exist"):
         load_data(tmp_path / "nothing.npz")
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.98])
+def test_a_damaged_file_of_arrays_is_told(tmp_path, keep):
+    """A copy that was interrupted, say."""
+    path = tmp_path / "data.npz"
+    np.savez(path, x_train=np.zeros((50, 4, 4, 3), "uint8"))
+    path.write_bytes(path.read_bytes()[:int(keep * path.stat().st_size)])
+
+    with pytest.raises(ValueError, match="data.npz is no whole .npz file"):
+        load_data(path)
+
+
+def test_a_download_that_fails_is_told(monkeypatch):
+    """Keras raises what no caller can expect."""
+    def fail():
+        raise Exception("URL fetch failure on https://nowhere")
+    monkeypatch.setattr(keras.datasets.cifar10, "load_data", fail)
+
+    with pytest.raises(OSError, match="could not be downloaded: URL fetch failure.*--data FILE"):
+        load_data("cifar10")
 
 
 def test_labels_beyond_the_classes_are_told(tiny_data):

@@ -83,6 +83,11 @@ def test_scales_shifts_and_biases_are_not_decayed(content):
      "`restart` must be of type bool"),
     (changed("model", "configuration", ["a"]), "`configuration` must be of type str"),
     (changed("data", "name", 3), "`name` must be of type str"),
+    (changed("model", "input_shape", [32, 32, 3]), "unknown key 'input_shape'"),
+    (changed("model", "layers_per_block", 2.5), "`layers_per_block` must be of type int"),
+    (changed("model", "channels", "16"), "`channels` must be of type int"),
+    (changed("model", "scales", 3), "`scales` must be of type list"),
+    (changed("model", "reduction", True), "`reduction` must be of type float"),
     (changed("training", "phases", [{"epochs": 0, "image_size": 32}]), "at least 1"),
     (changed("training", "batch_size", 0), "at least 1"),
     (changed("training", "warmup_epochs", 4), "shortest has 3. Received: 4"),
@@ -183,6 +188,9 @@ def test_the_papers_recipes_have_the_papers_settings(name):
 @pytest.mark.parametrize("training, message", [
     ({"drop_epochs": [3, 2]}, "numbers of epochs, increasing"),
     ({"drop_epochs": ["1"]}, "numbers of epochs, increasing"),
+    ({"drop_epochs": [float("inf")]}, "numbers of epochs, increasing"),
+    ({"drop_epochs": [float("nan")]}, "numbers of epochs, increasing"),
+    ({"drop_epochs": [0]}, "numbers of epochs, increasing"),
     ({"drop_epochs": [1], "warmup_epochs": 1}, "no `warmup_epochs`"),
     ({"drop_epochs": [3], "warmup_epochs": 0}, "within the 3 epochs"),
 ])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from keras_adaptive import models, zoo
+from keras_adaptive import models, recipes, zoo
 from keras_adaptive.training import Recipe, train
 from keras_adaptive.training import run as run_module
 from keras_adaptive.training.recipe_tables import Phase
@@ -371,6 +371,43 @@ def test_a_finished_run_is_lengthened_by_phases_that_restart(content, tiny_data,
         assert ours.attrs["epoch"] == 4
         for name in theirs["weights"]:
             assert_array_equal(ours[f"weights/{name}"], theirs[f"weights/{name}"])
+
+
+def test_phases_of_another_size_have_a_best_of_their_own(content, tiny_data, tmp_path):
+    """What was best at the size before is no longer: the network now takes other pictures."""
+    train(Recipe.from_dict("test", content), tiny_data, tmp_path, verbose=0)
+    before = (tmp_path / "best.weights.h5").read_bytes()
+    with h5py.File(tmp_path / "state.h5", "r+") as state:
+        state.attrs["best"] = 2.0  # which no later epoch reaches
+    content["training"]["phases"] += [{"epochs": 1, "image_size": 24, "restart": True}]
+
+    train(Recipe.from_dict("test", content), tiny_data, tmp_path, verbose=0)
+
+    assert (tmp_path / "best.weights.h5").read_bytes() != before
+    with h5py.File(tmp_path / "state.h5") as state:
+        assert 0 <= state.attrs["best"] <= 1
+
+
+def test_phases_without_a_network_are_told_before_the_first_epoch(content, tiny_data, tmp_path):
+    """Their cure changes the recipe, for which hours of training would be lost."""
+    content["model"].pop("pooling")
+    content["training"]["phases"] = [{"epochs": 1, "image_size": size} for size in (8, 16)]
+    with pytest.raises(ValueError, match="cannot be built for the phase of 16 pixels.*pooling"):
+        train(Recipe.from_dict("test", content), tiny_data, tmp_path, verbose=0)
+    assert not (tmp_path / "state.h5").exists()
+
+
+def test_students_whose_weights_depend_on_the_size_learn_at_one(tiny_data, tmp_path):
+    """Where a student is compared with its teacher follows from the size, and so does its
+    decoder."""
+    recipe = recipes.load("thumbnet_cifar10").quick()
+    phases = (Phase(epochs=1, image_size=20), Phase(epochs=1, image_size=32))
+    recipe = dataclasses.replace(
+        recipe, training=dataclasses.replace(recipe.training, phases=phases))
+
+    with pytest.raises(ValueError, match="other weights for pictures of 32 pixels than .* of 20"):
+        train(recipe, tiny_data, tmp_path, verbose=0)
+    assert not (tmp_path / "state.h5").exists()
 
 
 def test_other_changes_to_the_phases_are_another_recipe(content, tiny_data, tmp_path):
