@@ -20,6 +20,7 @@ from keras_adaptive.training.run import (
     training_speed,
 )
 
+
 def publish(recipe, folder, data, machine=None, dtype="float16", batch_size=256, verbose=0):
     """Write the best weights of a run as an entry of the zoo, measured as they are shipped.
 

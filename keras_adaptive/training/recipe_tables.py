@@ -205,8 +205,8 @@ def _check_model(where, model):
         is_right = (_is_number(value) if wanted is float else
                     isinstance(value, (list, tuple)) if wanted is tuple else type(value) is wanted)
         if not is_right:
-            raise ValueError(f"{where}: `{key}` must be of type {_TOML.get(wanted, wanted.__name__)}"
-                             f". Received: {value!r}.")
+            raise ValueError(f"{where}: `{key}` must be of type "
+                             f"{_TOML.get(wanted, wanted.__name__)}. Received: {value!r}.")
 
 
 def _read_thumbnet(name, content):
