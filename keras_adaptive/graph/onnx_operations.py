@@ -7,7 +7,7 @@ A function takes the writer and the call. Maps `(batch, rows, columns, channels)
 import keras
 import numpy as np
 
-from keras_adaptive.graph.steps import activation_of
+from keras_adaptive.graph.steps import activation_name, activation_of, is_elementwise
 from keras_adaptive.layers.thumbnail import shrinking_matrix
 
 
@@ -30,7 +30,7 @@ def _writes(*names):
 
 def activate(writer, function, name):
     """Write an activation function of Keras behind a tensor and return the result's name."""
-    kind = getattr(function, "__name__", type(function).__name__)
+    kind = activation_name(function)
     simple = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softplus": "Softplus",
               "softsign": "Softsign", "elu": "Elu", "selu": "Selu", "mish": "Mish",
               "exponential": "Exp"}
@@ -54,8 +54,13 @@ def activate(writer, function, name):
         gate = writer.add("Add", [writer.add("Erf", [writer.add("Div", [name, root])]), one])
         return writer.add("Mul", [writer.add("Mul", [name, half]), gate])
     raise UnsupportedOperationError(
-        f"Activation {kind!r} cannot be written as ONNX. {CURE}"
+        f"Activation {_describe(function)} cannot be written as ONNX: it is none of the functions "
+        f"of `keras.activations` that are known. {CURE}"
     )
+
+
+def _describe(function):
+    return repr(getattr(function, "__name__", type(function).__name__))
 
 
 def _give(writer, call, name):
@@ -99,6 +104,16 @@ def _dense(writer, call):
     _give(writer, call, name)
 
 
+@_writes("Conv2D", "DepthwiseConv2D")
+def _convolution(writer, call):
+    # Those that can be written are steps of their own, with what stands around them.
+    function = activation_of(call.operation)
+    if function is not None and not is_elementwise(function):
+        _refuse(call, f"with the activation {_describe(function)}")
+    _refuse(call, "with channels first, a padding that depends on a size that is not fixed, "
+                  "LoRA, a quantization, or an input that is not float32")
+
+
 @_writes("SeparableConv2D")
 def _separable(writer, call):
     layer = call.operation
@@ -121,6 +136,8 @@ def _separable(writer, call):
         inputs.append(writer.constant(_numpy(layer.bias)))
     name = writer.add("Conv", inputs, kernel_shape=[1, 1])
     if (function := activation_of(layer)) is not None:
+        if not is_elementwise(function):
+            _refuse(call, f"with the activation {_describe(function)}")
         name = activate(writer, function, name)
     _give(writer, call, name)
 
@@ -189,7 +206,7 @@ def _leaky_relu(writer, call):
 @_writes("Activation", "Relu", "Relu6")
 def _activation(writer, call):
     function = activation_of(call.operation)
-    if getattr(function, "__name__", "") == "softmax" and writer.rank(call.inputs[0]) == 4:
+    if activation_name(function) == "softmax" and writer.rank(call.inputs[0]) == 4:
         _refuse(call, "for maps")
     _give(writer, call, activate(writer, function, writer.name(call.inputs[0])))
 
@@ -198,6 +215,9 @@ def _activation(writer, call):
 def _softmax(writer, call):
     if getattr(call.operation, "axis", -1) != -1 or writer.rank(call.inputs[0]) == 4:
         _refuse(call, "for maps, or along another axis than the last")
+    args, kwargs = call.arguments
+    if (args[1] if len(args) > 1 else kwargs.get("mask")) is not None:
+        _refuse(call, "with a mask")
     _give(writer, call, writer.add("Softmax", [writer.name(call.inputs[0])], axis=-1))
 
 

@@ -128,6 +128,46 @@ def test_activations(name):
     assert_writes(model_of([L.Conv2D(3, 1, activation=name), L.Activation(name)]))
 
 
+def relu(x):
+    return keras.ops.maximum(x, 0.3)
+
+
+def softmax(x):
+    return keras.ops.softmax(x * 5)
+
+
+@pytest.mark.parametrize("layers", [
+    [L.Conv2D(3, 1, activation=relu)], [L.Conv2D(3, 1), L.Activation(relu)],
+    [L.GlobalAveragePooling2D(), L.Dense(3, activation=softmax)],
+    [L.Conv2D(3, 1, activation=keras.ops.gelu)], [L.SeparableConv2D(3, 1, activation="softmax")],
+], ids=["convolution", "layer", "dense", "approximate gelu", "softmax of channels"])
+def test_other_functions_with_the_names_of_activations(layers):
+    """What is called like an activation of Keras and computes something else is refused."""
+    name = layers[-1].activation.__name__
+
+    with pytest.raises(UnsupportedOperationError, match=f"'{name}'.*engine=\"keras\""):
+        write_stages(split_into_stages(model_of(layers)), [False])
+
+
+def test_operations_as_activations():
+    """Functions of `keras.ops` are written where they compute what the activations compute."""
+    assert_writes(model_of([L.Conv2D(3, 1, activation=keras.ops.silu),
+                            L.Activation(keras.ops.exp), L.Flatten(),
+                            L.Dense(3, activation=keras.ops.softmax)]))
+
+
+@pytest.mark.parametrize("is_tensor", [True, False])
+def test_a_softmax_with_a_mask_is_refused(is_tensor):
+    """The mask takes classes out, which the graph would not do."""
+    inputs = keras.Input((4,))
+    mask = keras.ops.relu(inputs) if is_tensor else np.array([True, True, False, True])
+
+    model = keras.Model(inputs, L.Softmax()(inputs * 2, mask))
+
+    with pytest.raises(UnsupportedOperationError, match="with a mask"):
+        write_stages(split_into_stages(model), [False])
+
+
 def test_tensors_brought_together():
     """Sums, products and concatenations of maps, and of maps with constants."""
     inputs = keras.Input((9, 7, 4))
