@@ -150,6 +150,9 @@ def _chain(call, only_reader, specs):
     chain = [call]
     if _is_padding(call):
         chain.append(only_reader.get(call.outputs[0]))
+    # A layer converts what it reads to its own dtype, which a step does not.
+    if specs[call.inputs[0]].dtype != "float32":
+        return []
     if not _is_convolution(chain[-1], specs, behind_padding=len(chain) > 1):
         return []
     if activation_of(chain[-1].operation) is None:
@@ -157,7 +160,7 @@ def _chain(call, only_reader, specs):
         if _is_norm(after, specs):
             chain.append(after)
             after = only_reader.get(after.outputs[0])
-        if after is not None and _is_activation(after.operation):
+        if after is not None and _is_activation(after, specs):
             chain.append(after)
     return chain
 
@@ -262,11 +265,13 @@ def activation_of(operation):
     return None if function is keras.activations.linear else function
 
 
-def _is_activation(operation):
+def _is_activation(call, specs):
+    operation = call.operation
     if isinstance(operation, keras.layers.Layer) and type(operation) not in (
             keras.layers.ReLU, keras.layers.Activation):
         return False
-    return is_elementwise(activation_of(operation))
+    return (is_elementwise(activation_of(operation))
+            and specs[call.outputs[0]].dtype == "float32")
 
 
 def _is_padding(call):
@@ -286,6 +291,7 @@ def _is_convolution(call, specs, behind_padding):
         and (layer.padding == "valid" or (layer.padding == "same" and not behind_padding
                                           and (None not in size or tuple(layer.strides) == (1, 1))))
         and is_float32(layer)
+        and specs[call.inputs[0]].dtype == "float32"
         and getattr(layer, "lora_enabled", False) is False
         and layer.quantization_mode is None
     )

@@ -115,6 +115,19 @@ def test_functions_and_layers_of_ones_own_stay_calls():
     assert [type(step) for step in steps] == [Call, Convolution, Call, Convolution, Call]
 
 
+@pytest.mark.parametrize("layers, types", [
+    ([L.Activation("linear", dtype="float16"), L.Conv2D(4, 1)], [Call, Call]),
+    ([L.Activation("linear", dtype="float16"), L.ZeroPadding2D(1), L.Conv2D(4, 1)],
+     [Call, Call, Convolution]),
+    ([L.Conv2D(4, 1), L.BatchNormalization(dtype="float16")], [Convolution, Call]),
+    ([L.Conv2D(4, 1), L.Activation("relu", dtype="float16")], [Convolution, Call]),
+    ([L.Conv2D(4, 1), L.ReLU(dtype="float64")], [Convolution, Call]),
+], ids=["input", "input of a padding", "norm", "activation", "wider activation"])
+def test_what_converts_between_dtypes_stays_a_call(layers, types):
+    """A step does not convert what it reads or makes, as layers do."""
+    assert [type(step) for step in steps_of(*layers)] == types
+
+
 def test_half_precision_is_not_put_together():
     """Steps are put together only where all of them compute in float32."""
     steps = steps_of(L.Conv2D(4, 1, dtype="mixed_bfloat16"),
