@@ -4,6 +4,8 @@ A function takes the writer and the call. Maps `(batch, rows, columns, channels)
 `(batch, channels, rows, columns)` in the graph; tensors of other ranks are as in the model.
 """
 
+import math
+
 import keras
 import numpy as np
 
@@ -88,6 +90,16 @@ def _along_channels(writer, value, vector):
     return writer.constant(vector.reshape(-1, 1, 1) if writer.rank(value) == 4 else vector)
 
 
+def _per_channel(writer, call, value):
+    """Return a number, or one per channel, as a vector with a number for every channel."""
+    array, shape = np.asarray(value, "float32"), writer.shape(call.inputs[0])
+    is_along_last_axis = array.ndim == 0 or array.shape[-1] == array.size
+    if not is_along_last_axis or array.ndim > len(shape) or array.size not in (1, shape[-1]):
+        _refuse(call, "with values that are neither a number nor one per channel: they have the "
+                      f"shape {array.shape}, and the input is {shape}")
+    return np.broadcast_to(array.reshape(-1), shape[-1])
+
+
 @_writes("Dense")
 def _dense(writer, call):
     layer, value = call.operation, call.inputs[0]
@@ -160,9 +172,7 @@ def _batch_norm(writer, call):
 @_writes("Rescaling")
 def _rescaling(writer, call):
     layer, value = call.operation, call.inputs[0]
-    size = writer.shape(value)[-1]
-    scale, offset = (np.broadcast_to(np.asarray(v, "float32"), size)
-                     for v in (layer.scale, layer.offset))
+    scale, offset = (_per_channel(writer, call, v) for v in (layer.scale, layer.offset))
     name = writer.add("Mul", [writer.name(value), _along_channels(writer, value, scale)])
     _give(writer, call, writer.add("Add", [name, _along_channels(writer, value, offset)]))
 
@@ -170,13 +180,11 @@ def _rescaling(writer, call):
 @_writes("Normalization")
 def _normalization(writer, call):
     layer, value = call.operation, call.inputs[0]
-    size = writer.shape(value)[-1]
-    mean = keras.ops.convert_to_numpy(layer.mean)
-    variance = keras.ops.convert_to_numpy(layer.variance)
-    if mean.size not in (1, size) or layer.invert:
-        _refuse(call, "along other axes than the channels, or inverted")
-    mean, deviation = (np.broadcast_to(array.reshape(-1), size)
-                       for array in (mean, np.maximum(np.sqrt(variance), 1e-7)))
+    if layer.invert:
+        _refuse(call, "inverted")
+    mean, variance = (_per_channel(writer, call, keras.ops.convert_to_numpy(v))
+                      for v in (layer.mean, layer.variance))
+    deviation = np.maximum(np.sqrt(variance), 1e-7)
     name = writer.add("Sub", [writer.name(value), _along_channels(writer, value, mean)])
     _give(writer, call, writer.add("Div", [name, _along_channels(writer, value, deviation)]))
 
@@ -298,6 +306,8 @@ def _reshape(writer, call):
     before, after = writer.shape(call.inputs[0]), writer.shape(call.outputs[0])
     if None in after[1:] or None in before[1:]:
         _refuse(call, "to a size that is not fixed")
+    if before[0] != after[0] or math.prod(before[1:]) != math.prod(after[1:]):
+        _refuse(call, "that changes how many numbers a row of the batch has")
     name = writer.name(call.inputs[0])
     if len(before) == 4 and before[1:3] != (1, 1):
         name = writer.add("Transpose", [name], perm=[0, 2, 3, 1])
@@ -323,6 +333,9 @@ def _concatenate(writer, call):
 
 @_writes("Add", "Multiply", "Subtract", "Maximum", "Minimum", "Average", "TrueDivide", "Divide")
 def _elementwise(writer, call):
+    is_layer = isinstance(call.operation, keras.layers.Layer)
+    if type(call.operation).__name__ == "Average" and not is_layer:  # along axes of one tensor
+        _refuse(call, "as an operation, only as the layer of that name")
     kind = {"Add": "Add", "Multiply": "Mul", "Subtract": "Sub", "Maximum": "Max", "Minimum": "Min",
             "Average": "Add", "TrueDivide": "Div", "Divide": "Div"}[type(call.operation).__name__]
     if len({writer.rank(value) for value in call.inputs}) != 1:
@@ -349,7 +362,8 @@ def _constant_operand(writer, call, operand):
     array = np.asarray(operand, "float32")
     if array.size == 1:
         return writer.constant(array.reshape(()))
-    if array.size != writer.shape(call.inputs[0])[-1] or array.shape[-1] != array.size:
+    shape = writer.shape(call.inputs[0])
+    if array.size != shape[-1] or array.shape[-1] != array.size or array.ndim > len(shape):
         _refuse(call, "with a constant that is neither a number nor one per channel")
     return _along_channels(writer, call.inputs[0], array)
 

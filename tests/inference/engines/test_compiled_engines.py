@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 
+import keras
 import numpy as np
 import pytest
 
@@ -94,6 +95,21 @@ def test_the_engine_that_runs_by_default(network):
     engine = prepare_engine("auto", split_into_stages(network), IS_LOGITS)
 
     assert engine.name == "onnxruntime"
+
+
+def test_keras_runs_what_cannot_be_written():
+    """The default engine says so, and gives the model's answers."""
+    inputs = keras.Input((6, 6, 4))
+    x = keras.layers.Dense(3)(keras.ops.reshape(inputs, (-1, 4)))
+    x = keras.layers.Flatten()(keras.ops.reshape(x, (-1, 6, 6, 3)))
+    model = keras.Model(inputs, keras.layers.Softmax()(x))
+    pictures = np.random.default_rng(0).normal(size=(5, 6, 6, 4)).astype("float32")
+
+    with pytest.warns(UserWarning, match="The Keras engine runs now"):
+        engine = prepare_engine("auto", split_into_stages(model), [False])
+
+    probabilities, _ = engine.run(1, [pictures], 5)
+    np.testing.assert_allclose(probabilities, model.predict(pictures, verbose=0), atol=1e-6)
 
 
 def test_unknown_engines_are_refused():
