@@ -78,11 +78,12 @@ def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class
                 f"`head` must give logits of shape (batch, {num_classes}). Received: {shape}."
             )
     exits.append(_logits(model, _free_name(len(names) + 1, taken), train_trunk))
-    if not train_trunk:
+    attached = MultiExitModel(model.inputs[0], exits, class_names or records["class_names"],
+                              records["input_rule"])
+    if not train_trunk:  # last, so that an error leaves the classifier as it was
         for layer in model.layers:
             layer.trainable = False
-    return MultiExitModel(model.inputs[0], exits, class_names or records["class_names"],
-                          records["input_rule"])
+    return attached
 
 
 def exit_places(model):

@@ -192,6 +192,17 @@ def test_exits_stand_inside_a_nested_base(batch, where, tmp_path):
     np.testing.assert_array_equal(loaded.predict(batch, verbose=0)[-1], expected)
 
 
+@pytest.mark.parametrize("wrong", [{"at": ["a"], "class_names": ["a"]}, {"at": ["pool"]}])
+def test_an_error_leaves_the_classifier_as_it_was(wrong):
+    """Nothing is frozen where no exits are attached."""
+    classifier = make_classifier()
+
+    with pytest.raises(ValueError):
+        attach_exits(classifier, **wrong)
+
+    assert all(layer.trainable for layer in classifier.layers)
+
+
 def test_equal_names_in_nested_models_keep_them_closed(batch):
     """One model cannot hold two layers of a name; its own layers are places as before."""
     inputs = keras.Input((16, 16, 3))

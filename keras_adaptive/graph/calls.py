@@ -510,6 +510,10 @@ def _check_trace(nodes, parts):
     for node in nodes:
         operation = node.operation
         constants = [node.arguments.args, node.arguments.kwargs]
+        if node.arguments.kwargs.get("training") not in (None, False):
+            # `Call.run` switches it off, as Keras does for the calls of a model's own graph. For
+            # those that a layer's code makes, Keras leaves it on.
+            raise _Opaque("its `call` runs a layer with `training=True`")
         if isinstance(operation, keras.layers.Layer):
             if id(operation) not in owned and operation.variables:
                 raise _Opaque("its `call` uses a layer that it does not own")

@@ -4,10 +4,12 @@ A function takes the writer and the call. Maps `(batch, rows, columns, channels)
 `(batch, channels, rows, columns)` in the graph; tensors of other ranks are as in the model.
 """
 
+import math
+
 import keras
 import numpy as np
 
-from keras_adaptive.graph.steps import activation_of
+from keras_adaptive.graph.steps import activation_name, activation_of, is_elementwise
 from keras_adaptive.layers.thumbnail import shrinking_matrix
 
 
@@ -30,7 +32,7 @@ def _writes(*names):
 
 def activate(writer, function, name):
     """Write an activation function of Keras behind a tensor and return the result's name."""
-    kind = getattr(function, "__name__", type(function).__name__)
+    kind = activation_name(function)
     simple = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "softplus": "Softplus",
               "softsign": "Softsign", "elu": "Elu", "selu": "Selu", "mish": "Mish",
               "exponential": "Exp"}
@@ -54,8 +56,13 @@ def activate(writer, function, name):
         gate = writer.add("Add", [writer.add("Erf", [writer.add("Div", [name, root])]), one])
         return writer.add("Mul", [writer.add("Mul", [name, half]), gate])
     raise UnsupportedOperationError(
-        f"Activation {kind!r} cannot be written as ONNX. {CURE}"
+        f"Activation {_describe(function)} cannot be written as ONNX: it is none of the functions "
+        f"of `keras.activations` that are known. {CURE}"
     )
+
+
+def _describe(function):
+    return repr(getattr(function, "__name__", type(function).__name__))
 
 
 def _give(writer, call, name):
@@ -83,6 +90,16 @@ def _along_channels(writer, value, vector):
     return writer.constant(vector.reshape(-1, 1, 1) if writer.rank(value) == 4 else vector)
 
 
+def _per_channel(writer, call, value):
+    """Return a number, or one per channel, as a vector with a number for every channel."""
+    array, shape = np.asarray(value, "float32"), writer.shape(call.inputs[0])
+    is_along_last_axis = array.ndim == 0 or array.shape[-1] == array.size
+    if not is_along_last_axis or array.ndim > len(shape) or array.size not in (1, shape[-1]):
+        _refuse(call, "with values that are neither a number nor one per channel: they have the "
+                      f"shape {array.shape}, and the input is {shape}")
+    return np.broadcast_to(array.reshape(-1), shape[-1])
+
+
 @_writes("Dense")
 def _dense(writer, call):
     layer, value = call.operation, call.inputs[0]
@@ -97,6 +114,16 @@ def _dense(writer, call):
     if layer.activation is not None and layer.activation is not keras.activations.linear:
         name = activate(writer, layer.activation, name)
     _give(writer, call, name)
+
+
+@_writes("Conv2D", "DepthwiseConv2D")
+def _convolution(writer, call):
+    # Those that can be written are steps of their own, with what stands around them.
+    function = activation_of(call.operation)
+    if function is not None and not is_elementwise(function):
+        _refuse(call, f"with the activation {_describe(function)}")
+    _refuse(call, "with channels first, a padding that depends on a size that is not fixed, "
+                  "LoRA, a quantization, or an input that is not float32")
 
 
 @_writes("SeparableConv2D")
@@ -121,6 +148,8 @@ def _separable(writer, call):
         inputs.append(writer.constant(_numpy(layer.bias)))
     name = writer.add("Conv", inputs, kernel_shape=[1, 1])
     if (function := activation_of(layer)) is not None:
+        if not is_elementwise(function):
+            _refuse(call, f"with the activation {_describe(function)}")
         name = activate(writer, function, name)
     _give(writer, call, name)
 
@@ -143,9 +172,7 @@ def _batch_norm(writer, call):
 @_writes("Rescaling")
 def _rescaling(writer, call):
     layer, value = call.operation, call.inputs[0]
-    size = writer.shape(value)[-1]
-    scale, offset = (np.broadcast_to(np.asarray(v, "float32"), size)
-                     for v in (layer.scale, layer.offset))
+    scale, offset = (_per_channel(writer, call, v) for v in (layer.scale, layer.offset))
     name = writer.add("Mul", [writer.name(value), _along_channels(writer, value, scale)])
     _give(writer, call, writer.add("Add", [name, _along_channels(writer, value, offset)]))
 
@@ -153,13 +180,11 @@ def _rescaling(writer, call):
 @_writes("Normalization")
 def _normalization(writer, call):
     layer, value = call.operation, call.inputs[0]
-    size = writer.shape(value)[-1]
-    mean = keras.ops.convert_to_numpy(layer.mean)
-    variance = keras.ops.convert_to_numpy(layer.variance)
-    if mean.size not in (1, size) or layer.invert:
-        _refuse(call, "along other axes than the channels, or inverted")
-    mean, deviation = (np.broadcast_to(array.reshape(-1), size)
-                       for array in (mean, np.maximum(np.sqrt(variance), 1e-7)))
+    if layer.invert:
+        _refuse(call, "inverted")
+    mean, variance = (_per_channel(writer, call, keras.ops.convert_to_numpy(v))
+                      for v in (layer.mean, layer.variance))
+    deviation = np.maximum(np.sqrt(variance), 1e-7)
     name = writer.add("Sub", [writer.name(value), _along_channels(writer, value, mean)])
     _give(writer, call, writer.add("Div", [name, _along_channels(writer, value, deviation)]))
 
@@ -189,7 +214,7 @@ def _leaky_relu(writer, call):
 @_writes("Activation", "Relu", "Relu6")
 def _activation(writer, call):
     function = activation_of(call.operation)
-    if getattr(function, "__name__", "") == "softmax" and writer.rank(call.inputs[0]) == 4:
+    if activation_name(function) == "softmax" and writer.rank(call.inputs[0]) == 4:
         _refuse(call, "for maps")
     _give(writer, call, activate(writer, function, writer.name(call.inputs[0])))
 
@@ -198,6 +223,9 @@ def _activation(writer, call):
 def _softmax(writer, call):
     if getattr(call.operation, "axis", -1) != -1 or writer.rank(call.inputs[0]) == 4:
         _refuse(call, "for maps, or along another axis than the last")
+    args, kwargs = call.arguments
+    if (args[1] if len(args) > 1 else kwargs.get("mask")) is not None:
+        _refuse(call, "with a mask")
     _give(writer, call, writer.add("Softmax", [writer.name(call.inputs[0])], axis=-1))
 
 
@@ -278,6 +306,8 @@ def _reshape(writer, call):
     before, after = writer.shape(call.inputs[0]), writer.shape(call.outputs[0])
     if None in after[1:] or None in before[1:]:
         _refuse(call, "to a size that is not fixed")
+    if before[0] != after[0] or math.prod(before[1:]) != math.prod(after[1:]):
+        _refuse(call, "that changes how many numbers a row of the batch has")
     name = writer.name(call.inputs[0])
     if len(before) == 4 and before[1:3] != (1, 1):
         name = writer.add("Transpose", [name], perm=[0, 2, 3, 1])
@@ -303,6 +333,9 @@ def _concatenate(writer, call):
 
 @_writes("Add", "Multiply", "Subtract", "Maximum", "Minimum", "Average", "TrueDivide", "Divide")
 def _elementwise(writer, call):
+    is_layer = isinstance(call.operation, keras.layers.Layer)
+    if type(call.operation).__name__ == "Average" and not is_layer:  # along axes of one tensor
+        _refuse(call, "as an operation, only as the layer of that name")
     kind = {"Add": "Add", "Multiply": "Mul", "Subtract": "Sub", "Maximum": "Max", "Minimum": "Min",
             "Average": "Add", "TrueDivide": "Div", "Divide": "Div"}[type(call.operation).__name__]
     if len({writer.rank(value) for value in call.inputs}) != 1:
@@ -329,7 +362,8 @@ def _constant_operand(writer, call, operand):
     array = np.asarray(operand, "float32")
     if array.size == 1:
         return writer.constant(array.reshape(()))
-    if array.size != writer.shape(call.inputs[0])[-1] or array.shape[-1] != array.size:
+    shape = writer.shape(call.inputs[0])
+    if array.size != shape[-1] or array.shape[-1] != array.size or array.ndim > len(shape):
         _refuse(call, "with a constant that is neither a number nor one per channel")
     return _along_channels(writer, call.inputs[0], array)
 

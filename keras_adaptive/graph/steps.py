@@ -150,6 +150,9 @@ def _chain(call, only_reader, specs):
     chain = [call]
     if _is_padding(call):
         chain.append(only_reader.get(call.outputs[0]))
+    # A layer converts what it reads to its own dtype, which a step does not.
+    if specs[call.inputs[0]].dtype != "float32":
+        return []
     if not _is_convolution(chain[-1], specs, behind_padding=len(chain) > 1):
         return []
     if activation_of(chain[-1].operation) is None:
@@ -157,7 +160,7 @@ def _chain(call, only_reader, specs):
         if _is_norm(after, specs):
             chain.append(after)
             after = only_reader.get(after.outputs[0])
-        if after is not None and _is_activation(after.operation):
+        if after is not None and _is_activation(after, specs):
             chain.append(after)
     return chain
 
@@ -221,9 +224,30 @@ def _channel_slice(call, specs):
     return ChannelSlice(call.inputs[0], call.outputs[0], start, stop)
 
 
-# What may become part of a convolution, by the names that Keras has for it.
+# What may become part of a convolution, by the names in `keras.activations`.
 _ELEMENTWISE = ("relu", "relu6", "silu", "sigmoid", "tanh", "gelu", "elu", "selu", "softplus",
                 "hard_sigmoid", "hard_silu", "leaky_relu", "softsign", "mish", "exponential")
+# Functions of `keras.ops` that compute the same. `gelu` is not one: it approximates by default.
+_SAME_OPERATIONS = ("relu", "relu6", "silu", "sigmoid", "tanh", "elu", "selu", "softplus",
+                    "hard_sigmoid", "hard_silu", "leaky_relu", "softsign", "softmax")
+_ACTIVATIONS = [
+    *((getattr(keras.activations, name), name) for name in (*_ELEMENTWISE, "softmax")),
+    *((getattr(keras.ops, name), name) for name in _SAME_OPERATIONS),
+    (keras.ops.exp, "exponential"),
+]
+
+
+def activation_name(function):
+    """Return the name in `keras.activations` of what a function computes.
+
+    `None` for all but Keras's own functions: others may have the names of these.
+    """
+    return next((name for known, name in _ACTIVATIONS if known is function), None)
+
+
+def is_elementwise(function):
+    """Return whether a function is an activation of Keras that works element by element."""
+    return activation_name(function) in _ELEMENTWISE
 
 
 def activation_of(operation):
@@ -231,7 +255,7 @@ def activation_of(operation):
 
     `None` for a linear one, and for an operation without activation.
     """
-    if isinstance(operation, keras.layers.ReLU):
+    if type(operation) is keras.layers.ReLU:
         if operation.negative_slope or operation.threshold:
             return None
         return {None: keras.activations.relu, 6: keras.activations.relu6}.get(operation.max_value)
@@ -241,11 +265,13 @@ def activation_of(operation):
     return None if function is keras.activations.linear else function
 
 
-def _is_activation(operation):
-    if isinstance(operation, keras.layers.Layer) and not isinstance(
-            operation, (keras.layers.ReLU, keras.layers.Activation)):
+def _is_activation(call, specs):
+    operation = call.operation
+    if isinstance(operation, keras.layers.Layer) and type(operation) not in (
+            keras.layers.ReLU, keras.layers.Activation):
         return False
-    return getattr(activation_of(operation), "__name__", None) in _ELEMENTWISE
+    return (is_elementwise(activation_of(operation))
+            and specs[call.outputs[0]].dtype == "float32")
 
 
 def _is_padding(call):
@@ -258,13 +284,14 @@ def _is_convolution(call, specs, behind_padding):
                                                     keras.layers.DepthwiseConv2D):
         return False
     layer = call.operation
-    size = specs[call.inputs[0]].shape[1:3]
+    size, function = specs[call.inputs[0]].shape[1:3], activation_of(layer)
     return (
         layer.data_format == "channels_last"
-        and getattr(activation_of(layer), "__name__", "linear") in ("linear", *_ELEMENTWISE)
+        and (function is None or is_elementwise(function))
         and (layer.padding == "valid" or (layer.padding == "same" and not behind_padding
                                           and (None not in size or tuple(layer.strides) == (1, 1))))
         and is_float32(layer)
+        and specs[call.inputs[0]].dtype == "float32"
         and getattr(layer, "lora_enabled", False) is False
         and layer.quantization_mode is None
     )
@@ -288,6 +315,6 @@ _NOTHING = (keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.Ga
 
 
 def _does_nothing(operation):
-    if isinstance(operation, keras.layers.Activation):
+    if type(operation) is keras.layers.Activation:
         return operation.activation is keras.activations.linear
     return type(operation) in _NOTHING

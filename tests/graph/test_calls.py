@@ -365,6 +365,34 @@ def test_training_is_off_whatever_was_recorded():
     assert_allclose(run(flatten(model), [x])[0], x, rtol=1e-2)
 
 
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_a_layer_that_trains_its_parts_stays_one_call(is_nested):
+    """Keras switches off `training=True` in a model's graph, and leaves it in a layer's code."""
+
+    class Adapting(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="adapting")
+            norm = keras.layers.BatchNormalization()
+            self.norm = keras.Sequential([keras.Input((4,)), norm]) if is_nested else norm
+
+        def build(self, input_shape):
+            if not is_nested:
+                self.norm.build(input_shape)
+
+        def call(self, x):
+            return self.norm(x, training=True)
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, Adapting()(inputs))
+
+    graph = flatten(model)
+
+    assert [call.name for call in graph.calls] == ["adapting"]
+    assert "`training=True`" in graph.calls[0].opaque
+    x = 5 + array(6, 4)
+    assert_allclose(run(graph, [x])[0], predict(model, [x])[0], rtol=1e-5)
+
+
 def test_mixed_precision_casts_as_the_model_does():
     """A layer casts what it is called on, and a nested model what it receives."""
     inner = keras.Input((4,))

@@ -88,6 +88,7 @@ CASES = {
                   L.BatchNormalization(), L.ReLU(6.0)],
     "separable": [L.SeparableConv2D(6, 3, depth_multiplier=2, activation="tanh")],
     "rescaling": [L.Rescaling([1.0, 2.0, 3.0, 4.0], [0.1, 0.2, 0.3, 0.4])],
+    "rescaling by an array": [L.Rescaling(np.arange(4.0).reshape(1, 1, 4), [[2.0]])],
     "normalization": [L.Normalization(mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 2.0, 3.0, 4.0])],
     "pooling": [L.MaxPooling2D(3, strides=2, padding="same"), L.AveragePooling2D(2)],
     "average pooling with padding": [L.AveragePooling2D(3, strides=2, padding="same")],
@@ -126,6 +127,46 @@ def test_single_layers(layers):
 def test_activations(name):
     """Activation functions agree, in a layer of their own and within a convolution."""
     assert_writes(model_of([L.Conv2D(3, 1, activation=name), L.Activation(name)]))
+
+
+def relu(x):
+    return keras.ops.maximum(x, 0.3)
+
+
+def softmax(x):
+    return keras.ops.softmax(x * 5)
+
+
+@pytest.mark.parametrize("layers", [
+    [L.Conv2D(3, 1, activation=relu)], [L.Conv2D(3, 1), L.Activation(relu)],
+    [L.GlobalAveragePooling2D(), L.Dense(3, activation=softmax)],
+    [L.Conv2D(3, 1, activation=keras.ops.gelu)], [L.SeparableConv2D(3, 1, activation="softmax")],
+], ids=["convolution", "layer", "dense", "approximate gelu", "softmax of channels"])
+def test_other_functions_with_the_names_of_activations(layers):
+    """What is called like an activation of Keras and computes something else is refused."""
+    name = layers[-1].activation.__name__
+
+    with pytest.raises(UnsupportedOperationError, match=f"'{name}'.*engine=\"keras\""):
+        write_stages(split_into_stages(model_of(layers)), [False])
+
+
+def test_operations_as_activations():
+    """Functions of `keras.ops` are written where they compute what the activations compute."""
+    assert_writes(model_of([L.Conv2D(3, 1, activation=keras.ops.silu),
+                            L.Activation(keras.ops.exp), L.Flatten(),
+                            L.Dense(3, activation=keras.ops.softmax)]))
+
+
+@pytest.mark.parametrize("is_tensor", [True, False])
+def test_a_softmax_with_a_mask_is_refused(is_tensor):
+    """The mask takes classes out, which the graph would not do."""
+    inputs = keras.Input((4,))
+    mask = keras.ops.relu(inputs) if is_tensor else np.array([True, True, False, True])
+
+    model = keras.Model(inputs, L.Softmax()(inputs * 2, mask))
+
+    with pytest.raises(UnsupportedOperationError, match="with a mask"):
+        write_stages(split_into_stages(model), [False])
 
 
 def test_tensors_brought_together():
@@ -238,6 +279,39 @@ def test_what_cannot_be_written_is_named():
 
     with pytest.raises(UnsupportedOperationError, match='doubling.*engine="keras"'):
         write_stages(split_into_stages(model), [False])
+
+
+def folded_into_the_batch(x):
+    x = L.Dense(2)(keras.ops.reshape(x, (-1, 4)))
+    return keras.ops.reshape(x, (-1, 5, 6, 2))
+
+
+@pytest.mark.parametrize("function, message", [
+    (folded_into_the_batch, "numbers a row of the batch has"),
+    (lambda x: keras.ops.average(x, axis=1), "only as the layer"),
+    (lambda x: keras.ops.average(x, axis=1, weights=np.ones(5, "float32")), "only as the layer"),
+    (L.Rescaling(np.ones((5, 6, 4))), "neither a number nor one per channel"),
+    (L.Rescaling([[[1.0], [2.0], [3.0], [4.0], [5.0], [6.0]]]), "neither a number nor"),
+    (L.Rescaling(1.0, offset=[[[1.0]] * 6] * 5), "neither a number nor one per channel"),
+    (L.Normalization(axis=1, mean=[1.0] * 5, variance=[2.0] * 5), "neither a number nor"),
+    (lambda x: L.GlobalAveragePooling2D()(x) * np.ones((1, 1, 4), "float32"), "neither a number"),
+], ids=["reshape", "average", "weighted average", "scale per value", "scale per column",
+        "offset per row and column", "normalization of rows", "constant of more axes"])
+def test_what_would_fail_or_differ_is_refused(function, message):
+    """The error is the one after which `engine="auto"` runs Keras."""
+    inputs = keras.Input((5, 6, 4))
+    model = keras.Model(inputs, L.Flatten()(function(inputs)))
+
+    with pytest.raises(UnsupportedOperationError, match=message):
+        write_stages(split_into_stages(model), [False])
+
+
+def test_a_normalization_of_as_many_rows_as_channels():
+    """Rows are not taken for channels where there are as many of them."""
+    layer = L.Normalization(axis=1, mean=[1.0, 2.0, 3.0, 4.0], variance=[2.0] * 4)
+
+    with pytest.raises(UnsupportedOperationError, match="neither a number nor one per channel"):
+        write_stages(split_into_stages(model_of([layer], (4, 6, 4))), [False])
 
 
 def test_a_layer_of_ones_own_with_the_name_of_a_keras_layer():

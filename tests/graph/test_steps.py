@@ -99,6 +99,35 @@ def test_what_does_nothing_in_inference_is_an_alias():
     assert all(isinstance(step, Alias) for step in steps)
 
 
+def test_functions_and_layers_of_ones_own_stay_calls():
+    """A function that is only called `relu`, and a subclass of an activation, are not Keras's."""
+
+    class Doubled(L.Activation):
+        def call(self, x):
+            return 2 * x
+
+    def relu(x):
+        return keras.ops.maximum(x, 0.3)
+
+    steps = steps_of(L.Conv2D(4, 1, activation=relu), L.Conv2D(4, 1), Doubled("linear"),
+                     L.Conv2D(4, 1), Doubled("relu"))
+
+    assert [type(step) for step in steps] == [Call, Convolution, Call, Convolution, Call]
+
+
+@pytest.mark.parametrize("layers, types", [
+    ([L.Activation("linear", dtype="float16"), L.Conv2D(4, 1)], [Call, Call]),
+    ([L.Activation("linear", dtype="float16"), L.ZeroPadding2D(1), L.Conv2D(4, 1)],
+     [Call, Call, Convolution]),
+    ([L.Conv2D(4, 1), L.BatchNormalization(dtype="float16")], [Convolution, Call]),
+    ([L.Conv2D(4, 1), L.Activation("relu", dtype="float16")], [Convolution, Call]),
+    ([L.Conv2D(4, 1), L.ReLU(dtype="float64")], [Convolution, Call]),
+], ids=["input", "input of a padding", "norm", "activation", "wider activation"])
+def test_what_converts_between_dtypes_stays_a_call(layers, types):
+    """A step does not convert what it reads or makes, as layers do."""
+    assert [type(step) for step in steps_of(*layers)] == types
+
+
 def test_half_precision_is_not_put_together():
     """Steps are put together only where all of them compute in float32."""
     steps = steps_of(L.Conv2D(4, 1, dtype="mixed_bfloat16"),

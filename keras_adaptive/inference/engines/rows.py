@@ -32,7 +32,6 @@ class Buffers:
 
     _LEAST_SIZE = 2**15  # numbers; smaller arrays come from the heap, which is fast
     _MOST_ARRAYS = 32  # a stage's results, its inputs, and what waits in queues
-    _REFERENCES = 3  # the list's, the loop's, and that of the call which counts
 
     def __init__(self):
         self._arrays = []
@@ -48,8 +47,13 @@ class Buffers:
         if size < self._LEAST_SIZE:
             return np.empty(shape, np.float32)
         with self._lock:
-            for array in self._arrays:
-                if size <= len(array) <= 2 * size and sys.getrefcount(array) == self._REFERENCES:
+            # How many references counting itself adds depends on the version of Python: what is
+            # passed to a function may be lent. So an array that only a list holds, as a free one
+            # is held by `_arrays`, is counted along with the others.
+            unheld = [np.empty(0, np.float32)]
+            least, *counts = [sys.getrefcount(array) for array in (*unheld, *self._arrays)]
+            for array, count in zip(self._arrays, counts):
+                if size <= len(array) <= 2 * size and count == least:
                     return array[:size].reshape(shape)
             array = np.empty(size, np.float32)
             self._arrays = [*self._arrays[1 - self._MOST_ARRAYS:], array]

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 
+import keras
 import numpy as np
 import pytest
 
@@ -96,6 +97,21 @@ def test_the_engine_that_runs_by_default(network):
     assert engine.name == "onnxruntime"
 
 
+def test_keras_runs_what_cannot_be_written():
+    """The default engine says so, and gives the model's answers."""
+    inputs = keras.Input((6, 6, 4))
+    x = keras.layers.Dense(3)(keras.ops.reshape(inputs, (-1, 4)))
+    x = keras.layers.Flatten()(keras.ops.reshape(x, (-1, 6, 6, 3)))
+    model = keras.Model(inputs, keras.layers.Softmax()(x))
+    pictures = np.random.default_rng(0).normal(size=(5, 6, 6, 4)).astype("float32")
+
+    with pytest.warns(UserWarning, match="The Keras engine runs now"):
+        engine = prepare_engine("auto", split_into_stages(model), [False])
+
+    probabilities, _ = engine.run(1, [pictures], 5)
+    np.testing.assert_allclose(probabilities, model.predict(pictures, verbose=0), atol=1e-6)
+
+
 def test_unknown_engines_are_refused():
     """The message lists the engines and names the nearest."""
     with pytest.raises(ValueError, match="Did you mean 'onnxruntime'"):
@@ -149,6 +165,21 @@ def test_memory_is_used_again_when_nobody_holds_it():
     del part
     addresses = [buffers.empty((299, 200)).ctypes.data for _ in range(3)]
     assert address in addresses
+
+
+@pytest.mark.parametrize("difference", [-1, 0, 1])
+def test_memory_in_use_is_told_on_every_version_of_python(difference, monkeypatch):
+    """Counting references adds some of its own, one less since Python 3.14."""
+    count = sys.getrefcount
+    # This function in between adds one.
+    monkeypatch.setattr(sys, "getrefcount", lambda array: count(array) - 1 + difference)
+    buffers = Buffers()
+    array = buffers.empty((300, 200))
+    address = array.ctypes.data
+
+    assert buffers.empty((300, 200)).ctypes.data != address
+    del array
+    assert address in [buffers.empty((300, 200)).ctypes.data for _ in range(3)]
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])

@@ -136,6 +136,33 @@ def test_frozen_layers_do_not_confuse_variables(make_network, inputs, all_probab
         np.testing.assert_allclose(run_all(engine, inputs), all_probabilities, atol=1e-5)
 
 
+L = keras.layers
+
+
+@pytest.mark.parametrize("dtype, layers", [
+    ("float32", [L.Activation("linear", dtype="float16"), L.Conv2D(3, 3, dtype="float32")]),
+    ("float32", [L.Conv2D(3, 3), L.BatchNormalization(dtype="float16")]),
+    ("float32", [L.Conv2D(3, 3), L.Activation("relu", dtype="float16")]),
+    ("float32", [L.Activation("linear", dtype="float16"), L.ZeroPadding2D(1), L.Conv2D(3, 3)]),
+    ("float16", [L.Conv2D(3, 3, activation="relu")]),
+    ("float64", [L.Conv2D(3, 3)]),
+], ids=["convolution", "norm", "activation", "padding", "float16 pictures", "float64 pictures"])
+def test_dtypes_that_change_between_layers(dtype, layers, images):
+    """Layers convert what they read, so that any mixture computes what the model computes."""
+    inputs = x = keras.Input((8, 8, 3), dtype=dtype)
+    for layer in layers:
+        layer = type(layer).from_config(layer.get_config())
+        x = layer(x)
+    model = keras.Model(inputs, L.Dense(2, dtype="float32")(L.Flatten(dtype="float32")(x)))
+    pictures = (images[:3] / 255).astype(dtype)
+    engine = make_keras_engine()
+    engine.prepare(split_into_stages(model), [False])
+
+    outputs, _ = engine.run(1, [pictures], 3)
+
+    np.testing.assert_allclose(outputs, model.predict(pictures, verbose=0), atol=2e-3)
+
+
 def test_a_batch_that_changes_between_exits_is_an_error():
     """Rows that are no longer pictures cannot be picked; the message says where."""
     inputs = keras.Input((4, 4, 3))
