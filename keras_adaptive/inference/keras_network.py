@@ -4,6 +4,7 @@ import functools
 import math
 import pathlib
 import tempfile
+import threading
 import weakref
 
 import keras
@@ -14,8 +15,9 @@ from keras_adaptive.graph.logits import exits_give_logits
 from keras_adaptive.inference.engines.keras_engine import peek
 
 # The lists of `Stage` that were made of a model, by its exits in use. A graph does not change,
-# only weights do.
+# only weights do. Threads take turns with it.
 _STAGES = weakref.WeakKeyDictionary()
+_STAGES_TURN = threading.RLock()
 _MOST_SUBSETS = 4  # of exits, whose stages are kept
 _MARK_SIZE = 1024  # numbers that a variable has at most which tells of changed weights
 
@@ -62,13 +64,15 @@ class KerasNetwork:
     def stages(self, exits):
         """Return the list of `Stage` that the given exits need, for `prepare` of an engine."""
         exits = tuple(exits)
-        known = _STAGES.setdefault(self.model, {})
-        stages = known.get(exits)
-        if stages is None:
-            for oldest in list(known)[:1 - _MOST_SUBSETS]:
-                known.pop(oldest, None)  # another thread may have been faster
-            stages = known[exits] = split_into_stages(_with_exits(self.model, exits))
-        return stages
+        with _STAGES_TURN:
+            known = _STAGES.setdefault(self.model, {})
+            stages = known.get(exits)
+            if stages is None:
+                stages = split_into_stages(_with_exits(self.model, exits))
+                for oldest in list(known)[:1 - _MOST_SUBSETS]:
+                    del known[oldest]
+                known[exits] = stages
+            return stages
 
     def gives_logits(self, exits):
         """Return, for each of the given exits, whether it gives logits; for `prepare`, too."""

@@ -1,8 +1,12 @@
 """A network of a predictor that is a Keras model."""
 
+import concurrent.futures
 import gc
+import threading
+import time
 import weakref
 
+from keras_adaptive.inference import keras_network
 from keras_adaptive.inference.keras_network import KerasNetwork
 
 
@@ -35,3 +39,20 @@ def test_stages_of_a_few_choices_of_exits_are_kept(make_network):
 
     assert network.stages((1, 2)) is kept[1, 2]
     assert network.stages((1,)) is not kept[1,]
+
+
+def test_threads_split_a_model_once(make_network, monkeypatch):
+    """Whoever comes while it is split waits, and gets the same stages."""
+    network, barrier = KerasNetwork(make_network()), threading.Barrier(4)
+    split_into_stages = keras_network.split_into_stages
+    monkeypatch.setattr(keras_network, "split_into_stages",
+                        lambda model: time.sleep(0.01) or split_into_stages(model))
+
+    def split(_):
+        barrier.wait()
+        return network.stages((1, 3))
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        stages = list(pool.map(split, range(4)))
+
+    assert all(each is stages[0] for each in stages)
