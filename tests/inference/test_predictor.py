@@ -311,6 +311,22 @@ def test_preprocess_prepares_what_the_network_takes(network, images, all_probabi
         predictor.predict(images)
 
 
+@pytest.mark.parametrize("batch_size", [16, 64])
+def test_preprocess_may_write_into_what_it_gets(network, images, batch_size):
+    """As functions of `keras.applications` do: the caller's array stays as it was."""
+    def darken(pictures):
+        pictures /= 2
+        return pictures
+
+    floats = images.astype("float32")
+    predictor = EarlyExitPredictor(network, 2, preprocess=darken)
+    first = predictor.predict(floats, batch_size)
+    again = predictor.predict(floats, batch_size)
+
+    np.testing.assert_array_equal(floats, images)
+    np.testing.assert_array_equal(again.probabilities, first.probabilities)
+
+
 @pytest.mark.parametrize(
     "threshold, message",
     [
