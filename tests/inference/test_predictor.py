@@ -353,6 +353,8 @@ def test_thresholds_that_mean_nothing_are_refused(predictor, threshold, message)
         ({"exits": [0, 1]}, "from 1 to 4"),
         ({"exits": [5]}, "from 1 to 4"),
         ({"exits": [1.5]}, "from 1 to 4"),
+        ({"exits": [1, "last"]}, "from 1 to 4"),
+        ({"exits": 2}, r"`exits=\[2\]`; or `max_exit=2`"),
         ({"max_exit": 0}, "from 1 to 4"),
         ({"max_exit": True}, "from 1 to 4"),
         ({"exits": [3, 4], "max_exit": 2}, "Raise it to 3"),
