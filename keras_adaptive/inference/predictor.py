@@ -53,8 +53,8 @@ class EarlyExitPredictor:
             `zoo.default_thresholds`. They hold for all exits and confidences as they are: 0.8 where
             `exits`, `max_exit` or `temperatures` are given, and for all other models.
         engine: `"auto"`, the fastest that is installed; one of `engines.ENGINES`; or an object with
-            the methods of `KerasEngine`. Engines other than `"keras"` work on a copy of the
-            weights; see `refresh`.
+            the methods of `KerasEngine`, which is copied and so may serve several predictors.
+            Engines other than `"keras"` work on a copy of the weights; see `refresh`.
         exits: sequence of ints, counted from 1, or None for all: the exits in use. At the others
             nobody leaves, and what only they need is not computed.
         max_exit: int or None. No exit beyond this one is used.

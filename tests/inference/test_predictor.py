@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keras_adaptive.graph import exit_macs
+from keras_adaptive.inference.engines import make_engine
 from keras_adaptive.inference.engines.keras_engine import make_keras_engine
 from keras_adaptive.inference.prediction import Prediction
 from keras_adaptive.inference.predictor import EarlyExitPredictor
@@ -177,6 +178,22 @@ def test_weights_that_change_later_count(make_network, images, whole, simulate, 
 
     expected = simulate(whole(other, images, (True, False, True, True)), 0.7)
     assert_same_answers(expected, prediction)
+
+
+@pytest.mark.parametrize("name", ["keras", "onnxruntime", "openvino"])
+def test_one_engine_serves_several_predictors(make_network, images, name):
+    """Each runs its own network, also after others got theirs ready."""
+    pytest.importorskip(name)
+    engine, networks = make_engine(name), [make_network(seed=1), make_network(seed=3)]
+    alone = [EarlyExitPredictor(network, 0, engine="keras") for network in networks]
+
+    predictors = [EarlyExitPredictor(network, 0, engine=engine) for network in networks]
+    predictors[1].use_exits([2, 3])
+    alone[1].use_exits([2, 3])
+
+    for predictor, expected in zip(predictors, alone):
+        np.testing.assert_allclose(predictor.predict(images[:4]).probabilities,
+                                   expected.predict(images[:4]).probabilities, atol=1e-5)
 
 
 def test_the_model_is_left_as_it_was(make_network, images):

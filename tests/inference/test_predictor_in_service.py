@@ -47,10 +47,9 @@ class WatchedEngine:
 @pytest.fixture
 def timed(network):
     """A predictor from which nobody leaves early, on a clock of its own, and its engine."""
-    engine = WatchedEngine()
-    predictor = EarlyExitPredictor(network, 2, engine=engine)
-    predictor._clock = lambda: engine.now
-    return predictor, engine
+    predictor = EarlyExitPredictor(network, 2, engine=WatchedEngine())
+    predictor._clock = lambda: predictor.engine.now
+    return predictor, predictor.engine
 
 
 @pytest.mark.parametrize("deadline_ms, deepest", [
@@ -148,6 +147,7 @@ def test_threads_get_the_answers_of_one(network, images, is_safe):
     engine = WatchedEngine()
     engine.is_thread_safe = is_safe
     predictor = EarlyExitPredictor(network, 0.7, engine=engine).warm_up(7)
+    engine = predictor.engine
     engine.most_running = 0
     parts = [images[start::4] for start in range(4)] * 2
     expected = [predictor.predict(part, batch_size=7) for part in parts]
