@@ -70,7 +70,9 @@ class EarlyExitPredictor:
     `engine` is a name.
 
     Raises:
-        ValueError: If an argument does not fit the model.
+        ValueError: If an argument does not fit the model, or a layer with weights has no rule in
+            `layer_macs`; where the model takes pictures of any size, `predict` says the latter,
+            before it runs a stage.
 
     Example:
 
@@ -152,6 +154,8 @@ class EarlyExitPredictor:
         self.threshold = threshold
         self._network = network
         self._input = NetworkInput(network, preprocess)
+        if self._input.size is not None:  # a layer without a rule is told before there is work
+            self._answers.count_macs(self._input.size)
 
     def refresh(self):
         """Take the model's weights as they are now.
@@ -267,6 +271,7 @@ class EarlyExitPredictor:
         ):
             for batch in batches:
                 size = batch.shape[1:3]
+                self._answers.count_macs(size)  # if that fails, then before any work is done
                 for answer in schedule.admit(batch):
                     answers.append(answer)
                     advance(len(answer.positions))
@@ -315,6 +320,7 @@ class EarlyExitPredictor:
             batches = list(batches)
         if not batches:
             return iter([self._answers.collect([], self._input.size, pictures.files)])
+        self._answers.count_macs(batches[0].shape[1:3])
         return self._answer_by_exit(batches[0], self._thresholds_in_use, pictures.files)
 
     def _answer_by_exit(self, batch, thresholds, files):
@@ -409,8 +415,8 @@ class EarlyExitPredictor:
             num_timed = max(_MIN_TIMED_PICTURES, _TIMED_BATCHES * batch_size)
         self._refresh_if_changed()
         outputs, size, sample = run_all_exits(
-            self._stages, self._answers.read, self._input, x, y, self.num_classes, batch_size,
-            verbose, num_timed)
+            self._stages, self._answers, self._input, x, y, self.num_classes, batch_size, verbose,
+            num_timed)
         if aim.is_fastest:
             def make_variant(exits):
                 return self._make_variant(exits, size, batch_size)

@@ -387,6 +387,35 @@ def test_arguments_that_do_not_fit_are_refused(network, arguments, message):
         EarlyExitPredictor(network, **arguments)
 
 
+class Shift(keras.layers.Layer):
+    """A layer with weights that `layer_macs` has no rule for."""
+
+    def build(self, input_shape):
+        self.shift = self.add_weight(shape=input_shape[-1:], name="shift")
+
+    def call(self, x):
+        return x + self.shift
+
+
+@pytest.mark.parametrize("side", [8, None])
+def test_layers_without_a_rule_are_told_before_any_work(images, side):
+    """Where the size is fixed, when the predictor is made; else before a stage runs."""
+    inputs = keras.Input((side, side, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    shifted = Shift(name="odd")(x)
+    model = keras.Model(inputs, [keras.layers.Dense(2)(x), keras.layers.Dense(2)(shifted)])
+    spy, labels = SpyEngine(), np.zeros(len(images), int)
+
+    with pytest.raises(ValueError, match="No rule to count the multiply-adds of 'odd'"):
+        predictor = EarlyExitPredictor(model, engine=spy)
+        for work in (predictor.predict, predictor.predict_progressively):
+            with pytest.raises(ValueError, match="No rule to count"):
+                work(images)
+        predictor.calibrate(images, labels, accuracy=0.5)
+
+    assert not spy.calls
+
+
 def test_models_that_cannot_stop_early_are_refused():
     """The message says what a model must look like."""
     inputs = keras.Input((4, 4, 3))
