@@ -1,6 +1,7 @@
 """The network of a predictor as a Keras model: its facts, its stages, its cost."""
 
 import functools
+import json
 import math
 import pathlib
 import tempfile
@@ -98,6 +99,17 @@ class KerasNetwork:
             self.model.save(path)
             return path.read_bytes()
 
+    def records(self):
+        """Return what the model carries beside its layers, as plain data: dict by attribute.
+
+        A `MultiExitModel` saves it with its layers, other models do not.
+        """
+        records = {name: getattr(self.model, name, None) for name in ("input_rule", "exit_macs")}
+        # Keras keeps lists and dicts that are attributes in containers of its own, and their
+        # numbers may be NumPy's.
+        return {name: json.loads(json.dumps(value, default=lambda number: number.item()))
+                for name, value in records.items() if value is not None}
+
     def count_macs(self, exits, size):
         """See `Network`. What only exits that are not in use need costs nothing."""
         shape = (*size, self.input_shape[-1])
@@ -111,17 +123,21 @@ class KerasNetwork:
         return list(in_use), whole[-1]
 
 
-def model_from_bytes(content):
+def model_from_bytes(content, records):
     """Return the model of the bytes of a `.keras` file; code in it is refused.
 
     Args:
         content: bytes that `KerasNetwork.to_bytes` gave. Layers of one's own must be registered
             with Keras.
+        records: dict that `KerasNetwork.records` gave.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.keras"
         path.write_bytes(content)
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    for name, value in records.items():
+        setattr(model, name, value)
+    return model
 
 
 def _find_model(model):

@@ -480,7 +480,7 @@ class EarlyExitPredictor:
             return _open_export, (origin["folder"], {**options, "max_exit": self.exits[-1]})
         options |= {**origin, "exits": self.exits, "max_exit": self._max_exit,
                     "class_names": self.class_names}
-        return _open_model, (self._network.to_bytes(), options)
+        return _open_model, (self._network.to_bytes(), self._network.records(), options)
 
     def __repr__(self):
         return (
@@ -493,7 +493,7 @@ def _open_export(folder, options):
     return EarlyExitPredictor.from_export(folder, **options)
 
 
-def _open_model(content, options):
+def _open_model(content, records, options):
     from keras_adaptive.inference.keras_network import model_from_bytes
 
-    return EarlyExitPredictor(model_from_bytes(content), **options)
+    return EarlyExitPredictor(model_from_bytes(content, records), **options)

@@ -184,6 +184,22 @@ def test_a_predictor_comes_back_from_its_bytes(network, images):
     np.testing.assert_array_equal(prediction.macs, expected.macs)
 
 
+def test_what_a_plain_model_carries_travels_along(make_network, images):
+    """How photographs are cropped, and what exits cost, where the caller has set it."""
+    model = make_network()
+    model.input_rule = {"size": [8, 8], "crop": 0.5}
+    model.exit_macs = [1, 2, np.int64(3), 4]
+    predictor = EarlyExitPredictor(model, 0.7)
+    photograph = Image.fromarray(np.concatenate(images[:4])).resize((32, 32))
+
+    again = pickle.loads(pickle.dumps(predictor))
+
+    expected, prediction = predictor.predict([photograph]), again.predict([photograph])
+    np.testing.assert_array_equal(prediction.probabilities, expected.probabilities)
+    np.testing.assert_array_equal(prediction.macs, expected.macs)
+    assert again.model.input_rule == {"size": [8, 8], "crop": 0.5}
+
+
 def test_a_predictor_travels_to_a_fresh_process(network, images, tmp_path):
     """One that knows nothing of the model but the bytes."""
     predictor = EarlyExitPredictor(network, 0.7)
