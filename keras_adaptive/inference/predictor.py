@@ -54,7 +54,8 @@ class EarlyExitPredictor:
             `exits`, `max_exit` or `temperatures` are given, and for all other models.
         engine: `"auto"`, the fastest that is installed; one of `engines.ENGINES`; or an object with
             the methods of `KerasEngine`, which is copied and so may serve several predictors.
-            Engines other than `"keras"` work on a copy of the weights; see `refresh`.
+            Engines other than `"keras"` work on a copy of the weights, which is renewed when `fit`
+            has trained the model and when it gets other weights as a whole; see `refresh`.
         exits: sequence of ints, counted from 1, or None for all: the exits in use. At the others
             nobody leaves, and what only they need is not computed.
         max_exit: int or None. No exit beyond this one is used.
@@ -140,7 +141,6 @@ class EarlyExitPredictor:
     def _set_up(self, network, threshold, exits, max_exit, preprocess, class_names, temperatures):
         """Check and keep everything but the model and the engine."""
         self.model = None
-        self._mark = None
         self._last_answer = float("-inf")
         self.name = network.name
         self.num_exits = network.num_exits
@@ -160,9 +160,11 @@ class EarlyExitPredictor:
     def refresh(self):
         """Take the model's weights as they are now.
 
-        Engines other than `"keras"` work on a copy. `predict` notices by itself when the model was
-        trained or has loaded other weights, as it looks at some variables; after changing single
-        layers by hand, call this.
+        Engines other than `"keras"` work on a copy. `predict` looks at a few small variables of
+        each stage in use, the exit's last among them, and at the steps of the model's optimizer. So
+        it notices by itself that `fit` has trained anything, and that the whole network or an exit
+        has got other weights. Call this after changing single layers in between, by `set_weights`
+        or a training loop of your own.
 
         Raises:
             ValueError: If the predictor was made of exported stages.
@@ -173,15 +175,14 @@ class EarlyExitPredictor:
                 "and make a predictor of that."
             )
         self._stages = self._make_stages(self.exits)
-        is_snapshot = getattr(self.engine, "is_snapshot", False)
-        self._mark = self._network.weights_mark() if is_snapshot else None
 
     def _refresh_if_changed(self):
-        # Looking takes as long as half a stage, and calls that follow each other at once leave no
-        # time to change weights.
-        if self._mark is None or time.perf_counter() - self._last_answer < _NO_TIME:
+        # Looking takes as long as a stage, and calls that follow each other at once leave no time
+        # to change weights.
+        mark = self._stages.weights_mark
+        if mark is None or time.perf_counter() - self._last_answer < _NO_TIME:
             return
-        if self._mark != self._network.weights_mark():
+        if mark != self._network.weights_mark(self.exits):
             self.refresh()
 
     @property
@@ -437,9 +438,12 @@ class EarlyExitPredictor:
         return dataclasses.replace(chosen, thresholds=self.threshold, exit_shares=tuple(shares))
 
     def _make_stages(self, exits):
+        # Before weights are copied, so that what changes them meanwhile is noticed.
+        mark = self._network.weights_mark(exits)
         engine = prepare_engine(self._travels_as[0], self._network.stages(exits),
                                 self._network.gives_logits(exits))
-        return StageRunner(engine, len(exits))
+        is_snapshot = getattr(engine, "is_snapshot", False)
+        return StageRunner(engine, len(exits), mark if is_snapshot else None)
 
     def _switch_to(self, exits, stages):
         self._stages, self._answers = stages, self._answers.with_exits(exits)

@@ -180,6 +180,29 @@ def test_weights_that_change_later_count(make_network, images, whole, simulate, 
     assert_same_answers(expected, prediction)
 
 
+@pytest.mark.parametrize("is_frozen, loss_weights", [(True, [1, 1]), (False, [1, 0])])
+def test_training_of_a_part_counts_too(images, is_frozen, loss_weights):
+    """An engine that works on a copy of the weights takes the new ones, whatever was trained."""
+    pytest.importorskip("onnxruntime")
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
+    exit1, exit2 = keras.layers.Dense(2), keras.layers.Dense(2)
+    model = keras.Model(inputs, [exit1(x), exit2(keras.layers.ReLU()(x))])
+    predictor = EarlyExitPredictor(model, 0, engine="onnxruntime")
+    before = predictor.predict(images)
+
+    exit2.trainable = not is_frozen
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(1.0), loss=[loss, loss], loss_weights=loss_weights)
+    labels = np.arange(len(images)) % 2
+    model.fit(images, [labels, labels], batch_size=len(images), verbose=0)
+
+    expected = EarlyExitPredictor(model, 0, engine="keras").predict(images)
+    assert np.abs(expected.probabilities - before.probabilities).max() > 1e-3
+    np.testing.assert_allclose(predictor.predict(images).probabilities, expected.probabilities,
+                               atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["keras", "onnxruntime", "openvino"])
 def test_one_engine_serves_several_predictors(make_network, images, name):
     """Each runs its own network, also after others got theirs ready."""
