@@ -9,10 +9,16 @@ import difflib
 import functools
 import inspect
 import itertools
+import threading
 from types import MappingProxyType
 
 import keras
 from keras.src.models.functional import Functional
+
+# Looking inside a layer leaves nodes on the model's own layers for a moment. A second thread must
+# neither see those nor take its own away with them; models may share layers, so one lock is for
+# all. Reentrant, because the `call` of a user's layer may flatten a model of its own.
+_TURN = threading.RLock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +129,7 @@ def flatten(model, order=None, open_layers=True):
     Nested Functional and Sequential models are walked into. A layer that is made of other layers is
     looked into by running its `call` once on symbolic tensors. It stays one call where that cannot
     be done: its code needs real values, or it uses variables of its own beside its layers'. The
-    model is not changed, variables are shared, and their values are never read.
+    model is not changed, variables are shared, and their values are never read. Threads take turns.
 
     Args:
         model: `keras.Model`, Functional or Sequential.
@@ -149,7 +155,8 @@ def flatten(model, order=None, open_layers=True):
     names, positions = _order_of_outputs(graph, order)
     walk = _Walk(open_layers)
     inputs = [walk.add(_spec(tensor)) for tensor in graph.inputs]
-    outputs = walk.into_graph(graph, inputs, path=())
+    with _TURN:
+        outputs = walk.into_graph(graph, inputs, path=())
     return Calls(
         calls=tuple(walk.calls),
         inputs=tuple(inputs),
@@ -422,6 +429,7 @@ def _look_inside(node, specs):
 
     Calling the layer would record one node for the layer itself. Calling its `call` records a node
     on each of its parts. Those are taken away again afterwards, so that the model keeps no trace.
+    Whoever calls this holds `_TURN`.
     """
     layer = node.operation
     if layer._trainable_variables or layer._non_trainable_variables:

@@ -1,5 +1,7 @@
 """From what exits give to what users get: checks, temperatures, costs, `Prediction`."""
 
+import threading
+
 import numpy as np
 
 from keras_adaptive.evaluation.calibration import with_temperature
@@ -24,6 +26,7 @@ class Answers:
         self._network = network
         self._exit_numbers = np.array(exits, np.int64)
         self._costs = {}
+        self._turn = threading.Lock()
 
     def with_exits(self, exits):
         """Return the same for other exits in use."""
@@ -104,6 +107,8 @@ class Answers:
         if size is None:  # there were no pictures, and the network takes any size
             return np.zeros(len(self.exits), np.int64), 0
         if size not in self._costs:
-            in_use, whole = self._network.count_macs(self.exits, size)
-            self._costs[size] = np.array(in_use, np.int64), whole
+            with self._turn:  # counting takes longer than a batch: threads that wait need not count
+                if size not in self._costs:
+                    in_use, whole = self._network.count_macs(self.exits, size)
+                    self._costs[size] = np.array(in_use, np.int64), whole
         return self._costs[size]

@@ -47,12 +47,19 @@ def choose_exits(exits, max_exit, num_exits):
         ValueError: If a number is no exit, or none is left in use.
     """
     everyone = range(1, num_exits + 1)
-    chosen = sorted(set(everyone if exits is None else exits))
+    try:
+        chosen = list(everyone if exits is None else exits)
+    except TypeError:
+        chosen = []
     if not chosen or not all(_is_int(number) and number in everyone for number in chosen):
+        cure = ""
+        if _is_int(exits):
+            cure = f" Write `exits=[{exits}]`; or `max_exit={exits}` for all up to this one."
         raise ValueError(
             f"`exits` names exits in use, from 1 to {num_exits}, at least one. "
-            f"Received: {exits!r}."
+            f"Received: {exits!r}.{cure}"
         )
+    chosen = sorted(set(chosen))
     if max_exit is None:
         return tuple(int(number) for number in chosen)
     if not _is_int(max_exit) or max_exit not in everyone:

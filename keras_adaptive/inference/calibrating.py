@@ -138,13 +138,13 @@ class Variant:
     make_schedule: Callable
 
 
-def run_all_exits(stages, read, network_input, images, labels, num_classes, batch_size, verbose,
+def run_all_exits(stages, answers, network_input, images, labels, num_classes, batch_size, verbose,
                   num_timed):
     """Run all stages on all pictures, without choosing.
 
     Args:
         stages: `StageRunner` of the exits in use.
-        read: function that checks what a stage gave, see `Answers.read`.
+        answers: `Answers`, which check what a stage gave and count what it cost.
         network_input: `NetworkInput`.
         images: pictures, as for `predict` of the predictor.
         labels: int array, one per picture.
@@ -173,14 +173,15 @@ def run_all_exits(stages, read, network_input, images, labels, num_classes, batc
         for batch in batches:
             if num_pictures < num_timed:
                 sample.append(batch)
-            size, answers = batch.shape[1:3], []
+            size, per_exit = batch.shape[1:3], []
+            answers.count_macs(size)  # if that fails, then before any work is done
             carried = stages.admit(batch)
             positions = num_pictures + np.arange(len(batch))
             num_pictures += len(batch)
             for stage in range(1, stages.num_stages + 1):
                 probabilities = stages.run(stage, carried, batch_size)
-                answers.append(read(stage, positions, probabilities))
-            per_batch.append(np.stack(answers))
+                per_exit.append(answers.read(stage, positions, probabilities))
+            per_batch.append(np.stack(per_exit))
             advance(len(batch))
     if not per_batch:
         raise ValueError(_NO_PICTURES)

@@ -10,6 +10,9 @@ from PIL import Image
 
 from keras_adaptive.picture_files import find_files, read_pictures
 
+# Rows of a data set's element that are copied together: whole elements may be as large as memory.
+_COPIED_ROWS = 256
+
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
@@ -119,7 +122,7 @@ def _check_end(images):
         is_endless = images.num_batches is None
     else:
         # A repeated grain data set gives the largest length that Python has.
-        is_endless = hasattr(images, "__len__") and len(images) >= sys.maxsize
+        is_endless = _length(images) == sys.maxsize
     if is_endless:
         raise ValueError(
             "`images` never ends, and a prediction needs all pictures. "
@@ -127,7 +130,19 @@ def _check_end(images):
         )
 
 
+def _length(images):
+    """Return the length of a data set, or None where only its end tells."""
+    try:
+        return len(images)
+    except TypeError:  # also of a PyTorch `DataLoader`, which has `__len__` whatever it loads
+        return None
+
+
 def _check_stream(elements, num_channels):
+    """Give the pictures of a stream, checked, as arrays that nobody else writes to.
+
+    A generator may fill one buffer again and again, while pictures still wait for a full batch.
+    """
     for position, element in enumerate(elements):
         if isinstance(element, collections.abc.Mapping):
             raise TypeError(
@@ -135,14 +150,17 @@ def _check_stream(elements, num_channels):
                 f"Element {position} is a mapping with the keys {sorted(element)}: map it first."
             )
         pictures = _first(element, position) if isinstance(element, (tuple, list)) else element
-        yield check_pictures(pictures, num_channels, f"Element {position} of the data set")
+        array = check_pictures(pictures, num_channels, f"Element {position} of the data set")
+        for start in range(0, len(array), _COPIED_ROWS):
+            yield array[start:start + _COPIED_ROWS].copy()
 
 
 def _first(element, position):
     """Return the pictures of a tuple `(pictures, labels, ...)`."""
-    shapes = [np.shape(part) for part in element]
-    if not shapes:
+    if not element:
         raise ValueError(f"Element {position} of the data set is empty: {element!r}.")
+    # Labels may be anything, also lists of different lengths, which have no shape.
+    shapes = [tuple(getattr(part, "shape", ())) for part in element]
     if len(shapes[0]) == 3 and shapes[0] in shapes[1:]:
         raise ValueError(
             f"Element {position} of the data set holds {len(element)} single pictures. Elements "
@@ -169,7 +187,7 @@ def check_pictures(pictures, num_channels, name, ranks=(3, 4)):
             f"{name} must be an array of pictures. Received: {type(pictures).__name__}."
         )
     array = _to_numpy(pictures)
-    if array.ndim >= 1 and len(array) == 0:
+    if array.ndim >= 1 and len(array) == 0 and 4 in ranks:
         return np.zeros((0, 1, 1, num_channels), np.uint8)
     _check_layout(array, num_channels, name, ranks)
     _check_dtype(array, name)
@@ -198,6 +216,11 @@ def _check_layout(array, num_channels, name, ranks):
                 f"`np.repeat(picture[..., None], {num_channels}, axis=-1)`."
             )
         raise ValueError(message)
+    if 0 in shape[-3:-1]:
+        raise ValueError(
+            f"{name} must hold pictures of at least 1x1 pixels. Received shape {shape}: look at "
+            "what cut or resized them."
+        )
     if shape[-1] == num_channels:
         return
     message = (

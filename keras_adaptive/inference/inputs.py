@@ -93,7 +93,11 @@ class NetworkInput:
             yield inputs
 
     def _prepare(self, batch):
-        inputs = batch if self.preprocess is None else np.asarray(self.preprocess(batch))
+        inputs = batch
+        if self.preprocess is not None:
+            # A copy: those of `keras.applications` write into floats that they are given, and the
+            # batch may be the caller's own array.
+            inputs = np.asarray(self.preprocess(np.array(batch)))
         self._check_shape(inputs, len(batch))
         return inputs.astype(self._dtype, copy=False)
 

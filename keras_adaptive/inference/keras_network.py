@@ -1,23 +1,27 @@
 """The network of a predictor as a Keras model: its facts, its stages, its cost."""
 
 import functools
+import json
 import math
 import pathlib
 import tempfile
+import threading
 import weakref
 
 import keras
 
 from keras_adaptive.content import DEFAULT_MODEL
 from keras_adaptive.graph import exit_macs, split_into_stages
+from keras_adaptive.graph.calls import trainable_variables
 from keras_adaptive.graph.logits import exits_give_logits
 from keras_adaptive.inference.engines.keras_engine import peek
 
 # The lists of `Stage` that were made of a model, by its exits in use. A graph does not change,
-# only weights do.
+# only weights do. Threads take turns with it.
 _STAGES = weakref.WeakKeyDictionary()
+_STAGES_TURN = threading.RLock()
 _MOST_SUBSETS = 4  # of exits, whose stages are kept
-_MARK_SIZE = 1024  # numbers that a variable has at most which tells of changed weights
+_MARK_SIZE = 1024  # numbers of a variable that is read to notice changed weights, at most
 
 
 class KerasNetwork:
@@ -49,6 +53,7 @@ class KerasNetwork:
         self.class_names = getattr(self.model, "class_names", None)
         self.input_rule = getattr(self.model, "input_rule", None)
         self._gives_logits = exits_give_logits(self.model, from_logits)
+        self._telling = {}  # variables that tell of changed weights, by exits in use
 
     @functools.cached_property
     def thresholds(self):
@@ -62,30 +67,41 @@ class KerasNetwork:
     def stages(self, exits):
         """Return the list of `Stage` that the given exits need, for `prepare` of an engine."""
         exits = tuple(exits)
-        known = _STAGES.setdefault(self.model, {})
-        stages = known.get(exits)
-        if stages is None:
-            for oldest in list(known)[:1 - _MOST_SUBSETS]:
-                known.pop(oldest, None)  # another thread may have been faster
-            stages = known[exits] = split_into_stages(_with_exits(self.model, exits))
-        return stages
+        with _STAGES_TURN:
+            known = _STAGES.setdefault(self.model, {})
+            stages = known.get(exits)
+            if stages is None:
+                stages = split_into_stages(_with_exits(self.model, exits))
+                for oldest in list(known)[:1 - _MOST_SUBSETS]:
+                    del known[oldest]
+                known[exits] = stages
+            return stages
 
     def gives_logits(self, exits):
         """Return, for each of the given exits, whether it gives logits; for `prepare`, too."""
         return [self._gives_logits[number - 1] for number in exits]
 
-    def weights_mark(self):
-        """Return bytes that are others when the model was trained or got other weights.
+    def weights_mark(self, exits):
+        """Return what is another when the model was trained or got other weights.
 
-        One small variable is looked at, the last, which belongs to an exit: reading all would take
-        longer than classifying a picture.
+        Looking at all variables would take longer than classifying a picture. It is noticed when
+        one of these changes: in each stage that the given exits need, the last weight, which
+        belongs to the exit, and the first moving statistic, or weight where there is none, of
+        `_MARK_SIZE` numbers at most; the optimizer that the model was compiled with, and the number
+        of its steps. So `fit` is noticed whatever it trains, and so are other weights for the whole
+        network or for an exit; other weights for a layer in between may not be.
         """
-        return peek(self._last_small).tobytes() if self._last_small is not None else b""
+        optimizer = getattr(self.model, "optimizer", None)
+        steps = [] if optimizer is None else [optimizer.iterations]
+        values = [peek(v).tobytes() for v in (*steps, *self._telling_variables(exits))]
+        # The steps of a second optimizer may be as many as the first had made.
+        return (None if optimizer is None else weakref.ref(optimizer)), values
 
-    @functools.cached_property
-    def _last_small(self):
-        small = [v for v in self.model.variables if math.prod(v.shape) <= _MARK_SIZE]
-        return small[-1] if small else None
+    def _telling_variables(self, exits):
+        if exits not in self._telling:
+            chosen = [v for stage in self.stages(exits) for v in _first_and_last(stage)]
+            self._telling[exits] = list({id(v): v for v in chosen}.values())
+        return self._telling[exits]
 
     def to_bytes(self):
         """Return the model as the bytes of a `.keras` file."""
@@ -93,6 +109,17 @@ class KerasNetwork:
             path = pathlib.Path(folder) / "model.keras"
             self.model.save(path)
             return path.read_bytes()
+
+    def records(self):
+        """Return what the model carries beside its layers, as plain data: dict by attribute.
+
+        A `MultiExitModel` saves it with its layers, other models do not.
+        """
+        records = {name: getattr(self.model, name, None) for name in ("input_rule", "exit_macs")}
+        # Keras keeps lists and dicts that are attributes in containers of its own, and their
+        # numbers may be NumPy's.
+        return {name: json.loads(json.dumps(value, default=lambda number: number.item()))
+                for name, value in records.items() if value is not None}
 
     def count_macs(self, exits, size):
         """See `Network`. What only exits that are not in use need costs nothing."""
@@ -107,17 +134,21 @@ class KerasNetwork:
         return list(in_use), whole[-1]
 
 
-def model_from_bytes(content):
+def model_from_bytes(content, records):
     """Return the model of the bytes of a `.keras` file; code in it is refused.
 
     Args:
         content: bytes that `KerasNetwork.to_bytes` gave. Layers of one's own must be registered
             with Keras.
+        records: dict that `KerasNetwork.records` gave.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.keras"
         path.write_bytes(content)
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    for name, value in records.items():
+        setattr(model, name, value)
+    return model
 
 
 def _find_model(model):
@@ -160,6 +191,26 @@ def _check_input(model):
             f"{model.name!r} has {len(shapes)} of shape {', '.join(map(str, shapes))}."
         )
     return shapes[0][1:]
+
+
+def _first_and_last(stage):
+    """Return the small variables of a stage that change with it, at most two; see `weights_mark`.
+
+    Training changes the statistics in front also where the exit is frozen, and the exit also where
+    all before it is.
+    """
+    weights, statistics = [], []
+    for call in stage.calls:
+        made = trainable_variables(call.operation)  # also where they are frozen now
+        known = set(map(id, made))
+        weights += made
+        statistics += [v for v in getattr(call.operation, "weights", ()) if id(v) not in known]
+    return _small(statistics or weights)[:1] + _small(weights or statistics)[-1:]
+
+
+def _small(variables):
+    small = [v for v in variables if math.prod(v.shape) <= _MARK_SIZE]
+    return small or sorted(variables, key=lambda v: math.prod(v.shape))[:1]
 
 
 def _with_exits(model, exits):

@@ -53,8 +53,9 @@ class EarlyExitPredictor:
             `zoo.default_thresholds`. They hold for all exits and confidences as they are: 0.8 where
             `exits`, `max_exit` or `temperatures` are given, and for all other models.
         engine: `"auto"`, the fastest that is installed; one of `engines.ENGINES`; or an object with
-            the methods of `KerasEngine`. Engines other than `"keras"` work on a copy of the
-            weights; see `refresh`.
+            the methods of `KerasEngine`, which is copied and so may serve several predictors.
+            Engines other than `"keras"` work on a copy of the weights, which is renewed when `fit`
+            has trained the model and when it gets other weights as a whole; see `refresh`.
         exits: sequence of ints, counted from 1, or None for all: the exits in use. At the others
             nobody leaves, and what only they need is not computed.
         max_exit: int or None. No exit beyond this one is used.
@@ -70,7 +71,9 @@ class EarlyExitPredictor:
     `engine` is a name.
 
     Raises:
-        ValueError: If an argument does not fit the model.
+        ValueError: If an argument does not fit the model, or a layer with weights has no rule in
+            `layer_macs`; where the model takes pictures of any size, `predict` says the latter,
+            before it runs a stage.
 
     Example:
 
@@ -138,7 +141,6 @@ class EarlyExitPredictor:
     def _set_up(self, network, threshold, exits, max_exit, preprocess, class_names, temperatures):
         """Check and keep everything but the model and the engine."""
         self.model = None
-        self._mark = None
         self._last_answer = float("-inf")
         self.name = network.name
         self.num_exits = network.num_exits
@@ -152,13 +154,17 @@ class EarlyExitPredictor:
         self.threshold = threshold
         self._network = network
         self._input = NetworkInput(network, preprocess)
+        if self._input.size is not None:  # a layer without a rule is told before there is work
+            self._answers.count_macs(self._input.size)
 
     def refresh(self):
         """Take the model's weights as they are now.
 
-        Engines other than `"keras"` work on a copy. `predict` notices by itself when the model was
-        trained or has loaded other weights, as it looks at some variables; after changing single
-        layers by hand, call this.
+        Engines other than `"keras"` work on a copy. `predict` looks at a few small variables of
+        each stage in use, the exit's last among them, and at the steps of the model's optimizer. So
+        it notices by itself that `fit` has trained anything, and that the whole network or an exit
+        has got other weights. Call this after changing single layers in between, by `set_weights`
+        or a training loop of your own.
 
         Raises:
             ValueError: If the predictor was made of exported stages.
@@ -169,15 +175,14 @@ class EarlyExitPredictor:
                 "and make a predictor of that."
             )
         self._stages = self._make_stages(self.exits)
-        is_snapshot = getattr(self.engine, "is_snapshot", False)
-        self._mark = self._network.weights_mark() if is_snapshot else None
 
     def _refresh_if_changed(self):
-        # Looking takes as long as half a stage, and calls that follow each other at once leave no
-        # time to change weights.
-        if self._mark is None or time.perf_counter() - self._last_answer < _NO_TIME:
+        # Looking takes as long as a stage, and calls that follow each other at once leave no time
+        # to change weights.
+        mark = self._stages.weights_mark
+        if mark is None or time.perf_counter() - self._last_answer < _NO_TIME:
             return
-        if self._mark != self._network.weights_mark():
+        if mark != self._network.weights_mark(self.exits):
             self.refresh()
 
     @property
@@ -267,6 +272,7 @@ class EarlyExitPredictor:
         ):
             for batch in batches:
                 size = batch.shape[1:3]
+                self._answers.count_macs(size)  # if that fails, then before any work is done
                 for answer in schedule.admit(batch):
                     answers.append(answer)
                     advance(len(answer.positions))
@@ -315,6 +321,7 @@ class EarlyExitPredictor:
             batches = list(batches)
         if not batches:
             return iter([self._answers.collect([], self._input.size, pictures.files)])
+        self._answers.count_macs(batches[0].shape[1:3])
         return self._answer_by_exit(batches[0], self._thresholds_in_use, pictures.files)
 
     def _answer_by_exit(self, batch, thresholds, files):
@@ -409,8 +416,8 @@ class EarlyExitPredictor:
             num_timed = max(_MIN_TIMED_PICTURES, _TIMED_BATCHES * batch_size)
         self._refresh_if_changed()
         outputs, size, sample = run_all_exits(
-            self._stages, self._answers.read, self._input, x, y, self.num_classes, batch_size,
-            verbose, num_timed)
+            self._stages, self._answers, self._input, x, y, self.num_classes, batch_size, verbose,
+            num_timed)
         if aim.is_fastest:
             def make_variant(exits):
                 return self._make_variant(exits, size, batch_size)
@@ -431,9 +438,12 @@ class EarlyExitPredictor:
         return dataclasses.replace(chosen, thresholds=self.threshold, exit_shares=tuple(shares))
 
     def _make_stages(self, exits):
+        # Before weights are copied, so that what changes them meanwhile is noticed.
+        mark = self._network.weights_mark(exits)
         engine = prepare_engine(self._travels_as[0], self._network.stages(exits),
                                 self._network.gives_logits(exits))
-        return StageRunner(engine, len(exits))
+        is_snapshot = getattr(engine, "is_snapshot", False)
+        return StageRunner(engine, len(exits), mark if is_snapshot else None)
 
     def _switch_to(self, exits, stages):
         self._stages, self._answers = stages, self._answers.with_exits(exits)
@@ -474,7 +484,7 @@ class EarlyExitPredictor:
             return _open_export, (origin["folder"], {**options, "max_exit": self.exits[-1]})
         options |= {**origin, "exits": self.exits, "max_exit": self._max_exit,
                     "class_names": self.class_names}
-        return _open_model, (self._network.to_bytes(), options)
+        return _open_model, (self._network.to_bytes(), self._network.records(), options)
 
     def __repr__(self):
         return (
@@ -487,7 +497,7 @@ def _open_export(folder, options):
     return EarlyExitPredictor.from_export(folder, **options)
 
 
-def _open_model(content, options):
+def _open_model(content, records, options):
     from keras_adaptive.inference.keras_network import model_from_bytes
 
-    return EarlyExitPredictor(model_from_bytes(content), **options)
+    return EarlyExitPredictor(model_from_bytes(content, records), **options)

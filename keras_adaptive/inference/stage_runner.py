@@ -15,15 +15,19 @@ class StageRunner:
     Args:
         engine: a prepared engine, see `KerasEngine`.
         num_stages: int. Number of stages in use; the engine may have more.
+        weights_mark: what `KerasNetwork.weights_mark` gave before an engine that copies weights was
+            prepared, or None for engines that need not be prepared again.
 
     Attributes:
         num_stages: int.
         engine: the engine, to be timed.
+        weights_mark: as given.
     """
 
-    def __init__(self, engine, num_stages):
+    def __init__(self, engine, num_stages, weights_mark=None):
         self.num_stages = num_stages
         self.engine = engine
+        self.weights_mark = weights_mark
         self._reads = {stage: tuple(engine.reads(stage)) for stage in range(1, num_stages + 1)}
         self._drops, self._kept = {}, {}  # by stage: keys; positions and keys of what is made
         needed = frozenset()

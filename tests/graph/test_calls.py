@@ -1,4 +1,7 @@
+import concurrent.futures
 import inspect
+import threading
+import time
 import warnings
 
 import keras
@@ -535,3 +538,30 @@ def test_flattening_is_quiet():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         flatten(model)
+
+
+class SlowBlock(Block):
+    """A block that lets other threads run between its parts."""
+
+    def call(self, x, training=None):
+        x = self.dense(x)
+        time.sleep(0.005)
+        return self.relu(self.norm(x, training=training))
+
+
+def test_threads_that_flatten_one_model_do_not_disturb_each_other():
+    """Each sees all layers, and none leaves a trace."""
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, SlowBlock()(SlowBlock()(inputs)))
+    expected, before = kinds(flatten(model)), node_counts(model)
+    barrier = threading.Barrier(4)
+
+    def flatten_at_once(_):
+        barrier.wait()
+        return flatten(model)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        graphs = list(pool.map(flatten_at_once, range(4)))
+
+    assert [kinds(graph) for graph in graphs] == [expected] * 4
+    assert node_counts(model) == before

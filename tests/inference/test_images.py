@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_adaptive.inference import images as images_module
 from keras_adaptive.inference.images import open_pictures, rebatch
 from keras_adaptive.picture_files import InputRule
 
@@ -25,6 +26,15 @@ class Batches(keras.utils.PyDataset):
         return batch, np.zeros(len(batch))
 
 
+def in_one_buffer(pictures, size):
+    """Yield the same array again and again, with other pictures in it."""
+    buffer = np.zeros_like(pictures[:size])
+    for start in range(0, len(pictures), size):
+        batch = pictures[start:start + size]
+        buffer[:len(batch)] = batch
+        yield buffer[:len(batch)]
+
+
 def read(images, rule=RULE):
     arrays = list(open_pictures(images, rule).arrays)
     return np.concatenate(arrays) if arrays else np.zeros((0, 8, 8, 3))
@@ -42,6 +52,8 @@ ARRAYS = {
     "generator of pictures": iter,
     "generator with labels": lambda x: ((part, None) for part in np.array_split(x, 5)),
     "generator of lists": lambda x: ([part, 0] for part in np.array_split(x, 5)),
+    "generator with ragged labels": lambda x: ((picture, [[1], [2, 3]]) for picture in x),
+    "generator with one buffer": lambda x: in_one_buffer(x, 3),
     "PyDataset": Batches,
     "grain map": lambda x: grain.MapDataset.source(x).batch(6),
     "grain map of pairs": lambda x: grain.MapDataset.source(x).map(lambda p: (p, 1)).batch(6),
@@ -57,6 +69,38 @@ def test_pictures_come_in_many_forms(images, form):
     pictures = read(ARRAYS[form](images))
 
     np.testing.assert_array_equal(pictures, images)
+
+
+def test_batches_of_a_reused_buffer_keep_their_values(images):
+    """Whatever the generator writes while pictures wait for a full batch, or for a later stage."""
+    arrays = open_pictures(in_one_buffer(images, 3), RULE).arrays
+
+    batches = list(rebatch(arrays, 7))
+
+    np.testing.assert_array_equal(np.concatenate(batches), images)
+
+
+def test_large_elements_are_copied_in_parts(monkeypatch):
+    """One that is mapped from a file may not fit in memory."""
+    monkeypatch.setattr(images_module, "_COPIED_ROWS", 3)
+    pictures = np.arange(8 * 2 * 2 * 3, dtype="uint8").reshape(8, 2, 2, 3)
+
+    arrays = list(open_pictures(iter([pictures]), RULE).arrays)
+
+    assert [len(array) for array in arrays] == [3, 3, 2]
+    np.testing.assert_array_equal(np.concatenate(arrays), pictures)
+
+
+def test_a_length_that_is_not_known_is_no_error(images):
+    """As that of a PyTorch `DataLoader` over an iterable data set."""
+    class Loader:
+        def __iter__(self):
+            return iter(np.array_split(images, 5))
+
+        def __len__(self):
+            raise TypeError("object of type 'Stream' has no len()")
+
+    np.testing.assert_array_equal(read(Loader()), images)
 
 
 @pytest.mark.parametrize("element", [list, tuple])
@@ -143,6 +187,9 @@ ZEROS = np.zeros((2, 8, 8, 3), "float32")
         (ZEROS.astype("int32") + 256, "from 0 to 255. Received values from 256"),
         (ZEROS * np.nan, r"Received NaN or infinity in 2 picture\(s\)"),
         (ZEROS + np.inf, "Received NaN or infinity"),
+        (ZEROS[:, :0], r"at least 1x1 pixels. Received shape \(2, 0, 8, 3\)"),
+        (ZEROS.astype("uint8")[:, :, :0], "at least 1x1 pixels"),
+        ([ZEROS[0, :0]], "Entry 0 of the list must hold pictures of at least 1x1 pixels"),
         ([ZEROS[0], ZEROS], "Entry 1 of the list must have the shape"),
     ],
 )

@@ -1,8 +1,16 @@
 """A network of a predictor that is a Keras model."""
 
+import concurrent.futures
 import gc
+import threading
+import time
 import weakref
 
+import keras
+import numpy as np
+import pytest
+
+from keras_adaptive.inference import keras_network
 from keras_adaptive.inference.keras_network import KerasNetwork
 
 
@@ -35,3 +43,85 @@ def test_stages_of_a_few_choices_of_exits_are_kept(make_network):
 
     assert network.stages((1, 2)) is kept[1, 2]
     assert network.stages((1,)) is not kept[1,]
+
+
+def test_threads_split_a_model_once(make_network, monkeypatch):
+    """Whoever comes while it is split waits, and gets the same stages."""
+    network, barrier = KerasNetwork(make_network()), threading.Barrier(4)
+    split_into_stages = keras_network.split_into_stages
+    monkeypatch.setattr(keras_network, "split_into_stages",
+                        lambda model: time.sleep(0.01) or split_into_stages(model))
+
+    def split(_):
+        barrier.wait()
+        return network.stages((1, 3))
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        stages = list(pool.map(split, range(4)))
+
+    assert all(each is stages[0] for each in stages)
+
+
+@pytest.fixture
+def marked(make_network):
+    """A model, and a function that tells whether its weights look as they did before."""
+    model = make_network()
+    network = KerasNetwork(model)
+    before = network.weights_mark((1, 2, 3, 4))
+    return model, lambda: network.weights_mark((1, 2, 3, 4)) == before
+
+
+def test_weights_that_stay_are_not_taken_for_others(marked):
+    _, is_same = marked
+
+    assert is_same()
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_other_weights_for_one_exit_are_noticed(marked, number):
+    """For any, as only the first may be trained."""
+    model, is_same = marked
+    heads = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+
+    heads[number].bias.assign(heads[number].bias + 1)
+
+    assert not is_same()
+
+
+def test_other_moving_statistics_are_noticed(marked):
+    """They are estimated anew without training."""
+    model, is_same = marked
+
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(layer.moving_mean + 1)
+
+    assert not is_same()
+
+
+def test_steps_of_the_optimizer_are_noticed(marked):
+    """Whatever they train; a second optimizer that has made as many is another."""
+    model, is_same = marked
+    network = KerasNetwork(model)
+    marks = [network.weights_mark((1,))]
+    for _ in range(2):
+        model.compile("sgd")
+        model.optimizer.iterations.assign(3)
+        marks.append(network.weights_mark((1,)))
+
+    assert marks[0] != marks[1] != marks[2] == network.weights_mark((1,))
+    assert not is_same()
+
+
+def test_stages_without_small_variables_are_looked_at_too():
+    """A network may have nothing but large kernels."""
+    pictures = keras.Input((16, 16, 3))
+    kernel = keras.layers.Dense(2, use_bias=False)
+    flat = keras.layers.Flatten()(pictures)
+    model = keras.Model(pictures, [kernel(flat), keras.layers.Softmax()(kernel(flat))])
+    network = KerasNetwork(model)
+    before = network.weights_mark((1, 2))
+
+    kernel.set_weights([np.ones((768, 2))])
+
+    assert network.weights_mark((1, 2)) != before

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keras_adaptive.graph import exit_macs
+from keras_adaptive.inference.engines import make_engine
 from keras_adaptive.inference.engines.keras_engine import make_keras_engine
 from keras_adaptive.inference.prediction import Prediction
 from keras_adaptive.inference.predictor import EarlyExitPredictor
@@ -179,6 +180,45 @@ def test_weights_that_change_later_count(make_network, images, whole, simulate, 
     assert_same_answers(expected, prediction)
 
 
+@pytest.mark.parametrize("is_frozen, loss_weights", [(True, [1, 1]), (False, [1, 0])])
+def test_training_of_a_part_counts_too(images, is_frozen, loss_weights):
+    """An engine that works on a copy of the weights takes the new ones, whatever was trained."""
+    pytest.importorskip("onnxruntime")
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
+    exit1, exit2 = keras.layers.Dense(2), keras.layers.Dense(2)
+    model = keras.Model(inputs, [exit1(x), exit2(keras.layers.ReLU()(x))])
+    predictor = EarlyExitPredictor(model, 0, engine="onnxruntime")
+    before = predictor.predict(images)
+
+    exit2.trainable = not is_frozen
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(1.0), loss=[loss, loss], loss_weights=loss_weights)
+    labels = np.arange(len(images)) % 2
+    model.fit(images, [labels, labels], batch_size=len(images), verbose=0)
+
+    expected = EarlyExitPredictor(model, 0, engine="keras").predict(images)
+    assert np.abs(expected.probabilities - before.probabilities).max() > 1e-3
+    np.testing.assert_allclose(predictor.predict(images).probabilities, expected.probabilities,
+                               atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["keras", "onnxruntime", "openvino"])
+def test_one_engine_serves_several_predictors(make_network, images, name):
+    """Each runs its own network, also after others got theirs ready."""
+    pytest.importorskip(name)
+    engine, networks = make_engine(name), [make_network(seed=1), make_network(seed=3)]
+    alone = [EarlyExitPredictor(network, 0, engine="keras") for network in networks]
+
+    predictors = [EarlyExitPredictor(network, 0, engine=engine) for network in networks]
+    predictors[1].use_exits([2, 3])
+    alone[1].use_exits([2, 3])
+
+    for predictor, expected in zip(predictors, alone):
+        np.testing.assert_allclose(predictor.predict(images[:4]).probabilities,
+                                   expected.predict(images[:4]).probabilities, atol=1e-5)
+
+
 def test_the_model_is_left_as_it_was(make_network, images):
     """A predictor, also one for some exits, leaves no trace on the model."""
     network = make_network()
@@ -311,6 +351,22 @@ def test_preprocess_prepares_what_the_network_takes(network, images, all_probabi
         predictor.predict(images)
 
 
+@pytest.mark.parametrize("batch_size", [16, 64])
+def test_preprocess_may_write_into_what_it_gets(network, images, batch_size):
+    """As functions of `keras.applications` do: the caller's array stays as it was."""
+    def darken(pictures):
+        pictures /= 2
+        return pictures
+
+    floats = images.astype("float32")
+    predictor = EarlyExitPredictor(network, 2, preprocess=darken)
+    first = predictor.predict(floats, batch_size)
+    again = predictor.predict(floats, batch_size)
+
+    np.testing.assert_array_equal(floats, images)
+    np.testing.assert_array_equal(again.probabilities, first.probabilities)
+
+
 @pytest.mark.parametrize(
     "threshold, message",
     [
@@ -337,6 +393,8 @@ def test_thresholds_that_mean_nothing_are_refused(predictor, threshold, message)
         ({"exits": [0, 1]}, "from 1 to 4"),
         ({"exits": [5]}, "from 1 to 4"),
         ({"exits": [1.5]}, "from 1 to 4"),
+        ({"exits": [1, "last"]}, "from 1 to 4"),
+        ({"exits": 2}, r"`exits=\[2\]`; or `max_exit=2`"),
         ({"max_exit": 0}, "from 1 to 4"),
         ({"max_exit": True}, "from 1 to 4"),
         ({"exits": [3, 4], "max_exit": 2}, "Raise it to 3"),
@@ -350,6 +408,35 @@ def test_arguments_that_do_not_fit_are_refused(network, arguments, message):
     """Mistakes are found when the predictor is made, not in the middle of the work."""
     with pytest.raises(ValueError, match=message):
         EarlyExitPredictor(network, **arguments)
+
+
+class Shift(keras.layers.Layer):
+    """A layer with weights that `layer_macs` has no rule for."""
+
+    def build(self, input_shape):
+        self.shift = self.add_weight(shape=input_shape[-1:], name="shift")
+
+    def call(self, x):
+        return x + self.shift
+
+
+@pytest.mark.parametrize("side", [8, None])
+def test_layers_without_a_rule_are_told_before_any_work(images, side):
+    """Where the size is fixed, when the predictor is made; else before a stage runs."""
+    inputs = keras.Input((side, side, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    shifted = Shift(name="odd")(x)
+    model = keras.Model(inputs, [keras.layers.Dense(2)(x), keras.layers.Dense(2)(shifted)])
+    spy, labels = SpyEngine(), np.zeros(len(images), int)
+
+    with pytest.raises(ValueError, match="No rule to count the multiply-adds of 'odd'"):
+        predictor = EarlyExitPredictor(model, engine=spy)
+        for work in (predictor.predict, predictor.predict_progressively):
+            with pytest.raises(ValueError, match="No rule to count"):
+                work(images)
+        predictor.calibrate(images, labels, accuracy=0.5)
+
+    assert not spy.calls
 
 
 def test_models_that_cannot_stop_early_are_refused():

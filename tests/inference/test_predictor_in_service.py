@@ -47,10 +47,9 @@ class WatchedEngine:
 @pytest.fixture
 def timed(network):
     """A predictor from which nobody leaves early, on a clock of its own, and its engine."""
-    engine = WatchedEngine()
-    predictor = EarlyExitPredictor(network, 2, engine=engine)
-    predictor._clock = lambda: engine.now
-    return predictor, engine
+    predictor = EarlyExitPredictor(network, 2, engine=WatchedEngine())
+    predictor._clock = lambda: predictor.engine.now
+    return predictor, predictor.engine
 
 
 @pytest.mark.parametrize("deadline_ms, deepest", [
@@ -148,6 +147,7 @@ def test_threads_get_the_answers_of_one(network, images, is_safe):
     engine = WatchedEngine()
     engine.is_thread_safe = is_safe
     predictor = EarlyExitPredictor(network, 0.7, engine=engine).warm_up(7)
+    engine = predictor.engine
     engine.most_running = 0
     parts = [images[start::4] for start in range(4)] * 2
     expected = [predictor.predict(part, batch_size=7) for part in parts]
@@ -182,6 +182,22 @@ def test_a_predictor_comes_back_from_its_bytes(network, images):
     np.testing.assert_array_equal(prediction.exits, expected.exits)
     np.testing.assert_allclose(prediction.probabilities, expected.probabilities, atol=1e-6)
     np.testing.assert_array_equal(prediction.macs, expected.macs)
+
+
+def test_what_a_plain_model_carries_travels_along(make_network, images):
+    """How photographs are cropped, and what exits cost, where the caller has set it."""
+    model = make_network()
+    model.input_rule = {"size": [8, 8], "crop": 0.5}
+    model.exit_macs = [1, 2, np.int64(3), 4]
+    predictor = EarlyExitPredictor(model, 0.7)
+    photograph = Image.fromarray(np.concatenate(images[:4])).resize((32, 32))
+
+    again = pickle.loads(pickle.dumps(predictor))
+
+    expected, prediction = predictor.predict([photograph]), again.predict([photograph])
+    np.testing.assert_array_equal(prediction.probabilities, expected.probabilities)
+    np.testing.assert_array_equal(prediction.macs, expected.macs)
+    assert again.model.input_rule == {"size": [8, 8], "crop": 0.5}
 
 
 def test_a_predictor_travels_to_a_fresh_process(network, images, tmp_path):

@@ -3,8 +3,13 @@
 An engine is any object with the methods `prepare`, `reads`, `makes`, `run` and `gather`, as
 `KerasEngine` describes them. What it hands on from stage to stage is its own affair: the predictor
 only keeps it and passes it back. No engine is imported before it is asked for.
+
+`prepare` is called on a shallow copy, so that one object serves several predictors. It sets what
+the engine keeps anew and changes nothing that it kept before; an engine that holds another one
+defines `__copy__` and copies that, too.
 """
 
+import copy
 import importlib.util
 import warnings
 
@@ -22,7 +27,7 @@ def prepare_engine(engine, stages, from_logits):
     Args:
         engine: `"auto"`: Keras on a computer whose accelerator Keras uses, on others the first that
             is installed of ONNX Runtime, OpenVINO and Keras; one of `ENGINES`; or an object with
-            the methods of an engine.
+            the methods of an engine, of which a copy is prepared.
         stages, from_logits: see `KerasEngine.prepare`.
 
     Raises:
@@ -38,6 +43,7 @@ def prepare_engine(engine, stages, from_logits):
             f"`engine` is \"auto\", one of {list(ENGINES)}, or an object with the methods "
             f"{', '.join(_METHODS)}. Received: {engine!r}, without {', '.join(missing)}."
         )
+    engine = copy.copy(engine)  # another predictor may use what was prepared before
     engine.prepare(stages, from_logits)
     return engine
 
