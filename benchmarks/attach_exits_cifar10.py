@@ -80,6 +80,10 @@ def main(argv=None):
                         help="a file for the weights of the whole network, as it is trained")
     parser.add_argument("--output", type=pathlib.Path, default=RESULTS / "attach_exits_cifar10.csv")
     arguments = parser.parse_args(argv)
+    if arguments.weights is not None:  # what is wrong with it is told before the training
+        if not arguments.weights.name.endswith(".weights.h5"):
+            parser.error(f"--weights ends in .weights.h5; received {arguments.weights}")
+        arguments.weights.parent.mkdir(parents=True, exist_ok=True)
 
     data = load_data(arguments.data)
     keras.utils.set_random_seed(0)

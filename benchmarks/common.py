@@ -102,7 +102,12 @@ def save_rows(path, rows):
     Args:
         path: path of the file. Its folder is made if missing.
         rows: list of dicts. Columns that a row lacks stay empty.
+
+    Raises:
+        ValueError: If there are no rows: what the file holds stays.
     """
+    if not rows:
+        raise ValueError(f"Nothing was measured, and {path} stays as it was.")
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = list(dict.fromkeys(column for row in rows for column in row))

@@ -32,6 +32,7 @@ from common import (
     make_parser,
     pictures_in_a_run,
     quantiles,
+    read_rows,
     run_fresh,
     save_rows,
 )
@@ -168,6 +169,10 @@ def main(argv=None):
                            f"{row['whole_p50_ms']:.3f} ms, ratio {row['time_ratio']:.2f} at a cost "
                            f"share of {row['cost_share']:.2f}")
                 print(f"{engine}, {question} {row['value']}: {figures}", flush=True)
+    asked = {(question, engine) for question in arguments.question for engine in arguments.engine}
+    if arguments.output.exists():  # what else was asked before
+        rows = [row for row in read_rows(arguments.output)
+                if (row["question"], row["engine"]) not in asked] + rows
     save_rows(arguments.output, rows)
 
 

@@ -84,6 +84,9 @@ def main(argv=None):
     number = arguments.pictures or len(data.train) // 10
     data = dataclasses.replace(data, train=data.train.head(number))
     rows = read_rows(arguments.output) if arguments.output.exists() else []
+    if any(row["precision"] != arguments.precision for row in rows):
+        parser.error(f"{arguments.output} holds runs of another precision: give another --output, "
+                     "or that one")
     done = {(row["arm"], int(row["seed"]), int(row["training_pictures"])) for row in rows}
     for seed in range(arguments.seeds):
         for name in arguments.arms:

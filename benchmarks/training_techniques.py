@@ -78,7 +78,12 @@ def main(argv=None):
     done = set()
     if arguments.output.exists():
         with open(arguments.output, newline="") as file:
-            done = {(row["technique"], int(row["seed"])) for row in csv.DictReader(file)}
+            rows = list(csv.DictReader(file))
+        if any((row["epochs"], row["pictures"]) != (str(arguments.epochs), str(len(train)))
+               for row in rows):
+            parser.error(f"{arguments.output} holds runs of other epochs or pictures: give another "
+                         "--output, or those settings")
+        done = {(row["technique"], int(row["seed"])) for row in rows}
     for seed in range(arguments.seeds):
         for name, (network, compiling, optimizer) in TECHNIQUES.items():
             if (name, seed) in done:

@@ -107,7 +107,7 @@ def exit_places(model):
     last_use[graph.outputs[0]] = len(graph.calls)
     alive, total, at_cost = set(graph.inputs), 0, {}
     for i, call in enumerate(graph.calls):
-        total += layer_macs(call.operation, [graph.specs[value] for value in call.inputs],
+        total += layer_macs(call.operation, [graph.specs[value] for value in call.inputs_in_order],
                             [graph.specs[value] for value in call.outputs])
         alive = {value for value in alive | set(call.outputs) if last_use.get(value, -1) > i}
         name = call.top_level_name

@@ -8,12 +8,14 @@ import contextlib
 import dataclasses
 import json
 import os
+import pathlib
 import sys
 import tempfile
 
 from keras_adaptive import process
 from keras_adaptive.cli_arguments import make_parser
 from keras_adaptive.content import DEFAULT_MODEL
+from keras_adaptive.files import check_is_no_file, check_is_no_folder
 from keras_adaptive.manifest import MANIFEST
 
 
@@ -75,7 +77,9 @@ def _import_keras():
 
 def _demo(arguments):
     from keras_adaptive.demo import run_demo
+    from keras_adaptive.plots import check_figure_path
 
+    check_figure_path(arguments.output)
     _say("Classifying the pictures of the package, and timing it ...")
     demo = run_demo(arguments.model, arguments.threshold)
     _print(demo.table())
@@ -123,6 +127,8 @@ def _evaluate(arguments):
 
     if arguments.plot:
         check_figure_path(arguments.plot)
+    if arguments.output:
+        check_is_no_folder(arguments.output)
     check_shared_thresholds(arguments.threshold)
     model = zoo.load(arguments.model, pretrained=True)
     with contextlib.redirect_stdout(sys.stderr):  # Keras reports downloads and progress there
@@ -147,6 +153,7 @@ def _plot(arguments):
     from keras_adaptive.report import measure, write_plots
 
     check_figure_path("accuracy.png")
+    check_is_no_file(arguments.output)
     with contextlib.redirect_stdout(sys.stderr):
         measured = measure(arguments.model, arguments.data, arguments.num_pictures,
                            arguments.batch_size, verbose=1)
@@ -209,8 +216,10 @@ def _convert(arguments):
     from keras_adaptive.checkpoints import from_torch
     from keras_adaptive.converted import code_to_load, write_converted
 
-    with open(arguments.args, encoding="utf-8") as file:
-        args = json.load(file)
+    try:
+        args = json.loads(pathlib.Path(arguments.args).read_text(encoding="utf-8"))
+    except ValueError as error:  # neither JSON nor UTF-8
+        raise ValueError(f"{arguments.args} is no valid JSON: {error}.") from error
     if not isinstance(args, dict):
         raise ValueError(f"{arguments.args} holds no JSON object of arguments.")
     model = from_torch(arguments.checkpoint, args, arguments.image_size, arguments.normalization)

@@ -1,5 +1,6 @@
 """What `keras-adaptive convert` leaves: a network's record as JSON, and the weights beside it."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -12,6 +13,8 @@ from keras_adaptive.models import MSDNet, RANet
 RECORD, WEIGHTS = ".json", ".weights.h5"
 
 _CLASSES = [keras.saving.get_registered_name(network) for network in (MSDNet, RANet)]
+
+_CURE = "Convert the checkpoint again: `keras-adaptive convert`."
 
 _CODE = """\
 import keras
@@ -64,14 +67,28 @@ def load_converted(record):
     weights = _weights_of(record)
     if not os.path.isfile(weights):
         raise ValueError(f"The weights of {record} are missing: there is no file {weights}.")
-    model = keras.models.model_from_json(text)
+    with _told(f"{record} is damaged"):
+        model = keras.models.model_from_json(text)
+        is_whole = hasattr(model, "configuration")
+    if not is_whole:
+        raise ValueError(f"{record} is damaged: it lacks the network's arguments. {_CURE}")
     if model.configuration["normalization"] is None:
         raise ValueError(
             f"{record} takes pictures that are normalised already, and files hold values from 0 "
             "to 255. Convert the checkpoint again with `--normalization`, and the name of its data."
         )
-    model.load_weights(weights)
+    with _told(f"{weights} is damaged, or of another network than {record}"):
+        model.load_weights(weights)
     return model
+
+
+@contextlib.contextmanager
+def _told(what):
+    """Say of any error, of which Keras and h5py have many, what it means and what helps."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{what}. {_CURE}") from error
 
 
 def _weights_of(record):

@@ -5,24 +5,40 @@ import os
 import pathlib
 import tempfile
 
+_PARTIAL = ".partial."  # hidden, so that nobody takes what an interruption leaves for a picture
+
 
 def write_whole(path, fill):
     """Write a file so that nobody ever sees half of it.
 
-    `fill` writes under a temporary name in the same folder; the file is renamed into place when it
-    is done. If `fill` fails, an earlier file of that name stays as it was.
+    `fill` writes in a temporary, hidden folder beside it; the file is renamed into place when it is
+    done. If `fill` fails, an earlier file of that name stays as it was.
 
     Args:
         path: path of the file.
-        fill: function of the temporary path, which has the same ending.
+        fill: function of the temporary path, which has the same name.
     """
     path = pathlib.Path(path)
-    partial = path.with_name(f"partial.{path.name}")
-    try:
+    # A name of its own beside the file might be that of somebody else's.
+    with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=path.parent) as work:
+        partial = pathlib.Path(work) / path.name
         fill(partial)
         os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def check_is_no_folder(path):
+    """Raise a `ValueError` before long work if a file that is to be written is a folder."""
+    if os.path.isdir(path):
+        raise ValueError(
+            f"{str(path)!r} is a folder. Give the name of a file, such as "
+            f"{os.path.join(path, 'NAME')!r}."
+        )
+
+
+def check_is_no_file(path):
+    """Raise a `ValueError` before long work if a folder that is to be written is a file."""
+    if os.path.isfile(path):
+        raise ValueError(f"{str(path)!r} is a file. Give the name of a folder.")
 
 
 def write_folder_whole(folder, fill):
@@ -37,7 +53,7 @@ def write_folder_whole(folder, fill):
     """
     folder = pathlib.Path(folder).resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"partial.{folder.name}.", dir=folder.parent) as work:
+    with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=folder.parent) as work:
         partial, earlier = pathlib.Path(work) / "new", pathlib.Path(work) / "earlier"
         partial.mkdir()
         fill(partial)

@@ -6,7 +6,7 @@ import textwrap
 import numpy as np
 from PIL import Image
 
-from keras_adaptive.files import write_whole
+from keras_adaptive.files import check_is_no_folder, write_whole
 from keras_adaptive.shrinking import shrink, thumbnail_ratio
 
 _RIGHT, _WRONG, _PLAIN = "#2a7f3f", "#c0392b", "#555555"
@@ -238,8 +238,9 @@ def check_figure_path(path):
 
     Raises:
         ModuleNotFoundError: If matplotlib is not installed.
-        ValueError: If it cannot write the format that the ending names.
+        ValueError: If it cannot write the format that the ending names, or `path` is a folder.
     """
+    check_is_no_folder(path)
     known = sorted(new_figure(1, 1).canvas.get_supported_filetypes())
     ending = pathlib.Path(path).suffix.removeprefix(".").lower()
     if ending and ending not in known:

@@ -135,7 +135,7 @@ def write_figures(measured, folder):
         _other_networks(entry), f"{entry.name}, {about}"), folder / ACCURACY)
     if test.num_exits > 1:
         save_figure(plot_exit_histogram(
-            {f"{p.mean_macs / 1e6:.1f} M a picture, {p.accuracy:.1%} right": p.exit_shares
+            {f"{p.mean_macs / 1e6:.3g} M a picture, {p.accuracy:.1%} right": p.exit_shares
              for p in _spread_budgets(measured.budgeted)},
             entry.exit_macs, f"{entry.name}: where {about} leave"), folder / EXITS)
         save_figure(

@@ -39,7 +39,8 @@ class ThumbnailFiles:
     Attributes:
         written: int. Thumbnails written now.
         skipped: int. Thumbnails that were there already and are no older than their pictures.
-        unreadable: dict of path to what is wrong with that file; there is no thumbnail of these.
+        unreadable: dict of path to what is wrong with that file, which may also be too small; there
+            is no thumbnail of these.
     """
 
     written: int
@@ -105,6 +106,9 @@ def write_thumbnails(source, destination, downscaler=None, *, ratio=None, method
         with Prefetch(map(read, waiting), _FILES_AHEAD) as pictures:
             for paths, batch in _group_by_size(pictures, unreadable, batch_size, advance):
                 for path, thumbnail in zip(paths, maker.make(batch), strict=True):
+                    if 0 in thumbnail.shape:
+                        unreadable[path] = "too small for a thumbnail of one pixel or more"
+                        continue
                     _write(places[path], encode(thumbnail, file_format, quality))
                 advance(len(paths))
     return ThumbnailFiles(
@@ -155,7 +159,13 @@ def load_downscaler(model):
             raise ValueError(
                 f"`downscaler` is a model, or the path of a .keras file. There is no file {model}."
             )
-        model = keras.saving.load_model(model, compile=False, safe_mode=True)
+        path = model
+        try:
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        except Exception as error:  # of many classes, some of which say that there is no such file
+            raise ValueError(
+                f"{path} is no .keras file that can be read: {error}. `downscaler.save` writes one."
+            ) from error
     if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
         raise ValueError(
             "`downscaler` is a Functional `keras.Model`, or the path of one as a .keras file. "
@@ -269,7 +279,13 @@ def _keep_record(destination, record):
     """Write how the thumbnails are made, or raise if those that are there were made otherwise."""
     path = destination / RECORD
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:  # neither JSON nor UTF-8
+            raise ValueError(
+                f"{path} is damaged, so that nobody knows how the thumbnails beside it were made "
+                f"({error}). Choose another folder, or delete that one."
+            ) from error
         if found != record:
             raise ValueError(
                 f"{destination} holds thumbnails that were made otherwise: {found}, and now "

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import pathlib
 
 import keras
 import numpy as np
@@ -153,7 +154,10 @@ class ThumbNetReport:
         return dataclasses.asdict(self)
 
     def write_csv(self, path):
-        """Write a row per number: part, name, quantity, value; the machine is a part, too."""
+        """Write a row per number: part, name, quantity, value; the machine is a part, too.
+
+        The file's folder is made if missing.
+        """
         parts = {"networks": {cost.name: cost for cost in self.networks},
                  "decoding": {cost.name: cost for cost in self.decoding},
                  "agreement": self.agreement,
@@ -169,6 +173,7 @@ class ThumbNetReport:
                 writer.writerow(["part", "name", "quantity", "value"])
                 writer.writerows(rows)
 
+        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, fill)
 
 

@@ -282,6 +282,20 @@ def test_precisions_offered_are_those_of_recipes():
     assert cli_arguments.PRECISIONS == recipe_tables.PRECISIONS
 
 
+@pytest.mark.parametrize("command, message", [
+    (["demo", "--output", "."], "'.' is a folder. Give the name of a file"),
+    (["evaluate", "--output", "."], "'.' is a folder. Give the name of a file"),
+    (["plot", "--output", "FILE"], "FILE' is a file. Give the name of a folder"),
+    (["convert", "x.pth", "--args", "FILE", "--output", "net"], "FILE is no valid JSON"),
+])
+def test_what_stands_in_the_way_is_told_before_any_work(command, message, tmp_path, capsys):
+    (tmp_path / "FILE").write_text("no JSON")
+    command = [str(tmp_path / word) if word == "FILE" else word for word in command]
+
+    assert cli.main(command) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_demo_writes_its_picture(untrained_zoo, tmp_path, capsys):
     pytest.importorskip("matplotlib")
 

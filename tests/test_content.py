@@ -63,6 +63,33 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_beside_it_is_left_alone(tmp_path):
+    """Whatever its name: temporary ones are nobody's, and hidden."""
+    (tmp_path / "partial.zebra.png").write_text("somebody's")
+    seen = []
+
+    def fill(partial):
+        seen.extend(path.name for path in tmp_path.iterdir())
+        partial.write_text("zebra")
+    files.write_whole(tmp_path / "zebra.png", fill)
+    files.write_whole(tmp_path / ("z" * 251 + ".png"), fill)  # as long as a name can be
+
+    assert (tmp_path / "partial.zebra.png").read_text() == "somebody's"
+    assert all(name.startswith(".") for name in set(seen) - {"partial.zebra.png", "zebra.png"})
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_folder_in_the_place_of_a_file_is_told(tmp_path):
+    """And a file in that of a folder, before hours of work."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is a folder. Give the name of a file, such as"):
+        files.check_is_no_folder(tmp_path)
+    with pytest.raises(ValueError, match="is a file. Give the name of a folder"):
+        files.check_is_no_file(tmp_path / "file")
+    files.check_is_no_folder(tmp_path / "file")
+    files.check_is_no_file(tmp_path)
+
+
 def test_sha256_is_that_of_the_bytes(tmp_path):
     """The digest is the one that `sha256sum` prints (FIPS 180-2, appendix B.1)."""
     path = tmp_path / "abc"

@@ -60,8 +60,17 @@ def test_other_files_are_refused(tmp_path):
     record = write_converted(make_network("cifar10"), tmp_path / "net")
     (tmp_path / "net.weights.h5").unlink()
 
+    # Weights that are cut short, and a record that is.
+    cut = write_converted(make_network("cifar10"), tmp_path / "cut")
+    weights = tmp_path / "cut.weights.h5"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    (tmp_path / "bare.json").write_text('{"registered_name": "keras_adaptive>RANet"}')
+    (tmp_path / "bare.weights.h5").touch()
+
     for name, message in ((tmp_path / "other.json", "no network that `keras-adaptive convert`"),
                           (tmp_path / "broken.json", "no valid JSON"),
-                          (record, "there is no file .*net.weights.h5")):
+                          (record, "there is no file .*net.weights.h5"),
+                          (cut, "cut.weights.h5 is damaged, or of another .*Convert the check"),
+                          (tmp_path / "bare.json", "bare.json is damaged.*Convert the check")):
         with pytest.raises(ValueError, match=message):
             load_converted(name)

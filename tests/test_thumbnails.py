@@ -141,6 +141,30 @@ def test_unreadable_files_are_named_and_the_rest_is_written(source, tmp_path):
     assert "2 files unreadable" in str(done)
 
 
+def test_a_picture_too_small_for_a_thumbnail_is_named(source, tmp_path):
+    """It does not stop the others."""
+    Image.new("RGB", (1, 1)).save(source / "dot.png")
+    pictures = keras.Input((None, None, 3))
+    downscaler = keras.Model(pictures, keras.layers.AveragePooling2D(2)(pictures))
+
+    done = write_thumbnails(source, tmp_path / "small", downscaler)
+
+    assert done.written == 5
+    assert done.unreadable == {
+        str(source / "dot.png"): "too small for a thumbnail of one pixel or more"}
+
+
+def test_damaged_records_and_downscalers_are_named(source, tmp_path):
+    write_thumbnails(source, tmp_path / "small", ratio=2)
+    (tmp_path / "small" / RECORD).write_text("{")
+    (tmp_path / "bad.keras").write_text("no zip")
+
+    with pytest.raises(ValueError, match=f"{RECORD} is damaged, so that nobody knows"):
+        write_thumbnails(source, tmp_path / "small", ratio=2)
+    with pytest.raises(ValueError, match="bad.keras is no .keras file that can be read"):
+        write_thumbnails(source, tmp_path / "other", tmp_path / "bad.keras")
+
+
 def test_a_second_run_does_only_what_is_missing_or_outdated(source, tmp_path):
     """A missing thumbnail and one older than its picture are made, the rest is left alone."""
     write_thumbnails(source, tmp_path / "small", ratio=2)

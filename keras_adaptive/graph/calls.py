@@ -59,6 +59,22 @@ class Call:
         """Pair of a tuple and a dict: what the operation is called with, tensors as symbols."""
         return self._arguments.args, self._arguments.kwargs
 
+    @property
+    def inputs_in_order(self):
+        """tuple of ints. `inputs` in the order of the parameters of `call`, without masks.
+
+        Keras lists those that were given by name after the others, in the order of the alphabet.
+        """
+        parameters = inspect.signature(self.operation.call).parameters
+        if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values()):
+            return self.inputs
+        args, kwargs = self.arguments
+        given = {**dict(zip(parameters, args)), **kwargs}
+        values = dict(zip(map(id, self._arguments.keras_tensors), self.inputs))
+        symbols = keras.tree.flatten([given[name] for name in parameters
+                                      if name in given and not name.endswith("mask")])
+        return tuple(values[id(symbol)] for symbol in symbols if id(symbol) in values)
+
     def run(self, values):
         """Return the list of the call's output tensors, computed as in inference.
 

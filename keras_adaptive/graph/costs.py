@@ -58,7 +58,7 @@ def exit_macs(model, convention="lazy", order=None):
     total, totals = 0, []
     for calls in calls_of:
         for call in calls:
-            inputs = [graph.specs[value] for value in call.inputs]
+            inputs = [graph.specs[value] for value in call.inputs_in_order]
             outputs = [graph.specs[value] for value in call.outputs]
             total += layer_macs(call.operation, inputs, outputs)
             if convention == "reference":
@@ -138,7 +138,8 @@ def layer_macs(operation, input_specs, output_specs):
 
     Args:
         operation: `keras.Operation`, most often a layer.
-        input_specs: list of `Spec` of the tensors that the call reads, `.shape` with the batch.
+        input_specs: list of `Spec` of the tensors that the call reads, `.shape` with the batch, in
+            the order of the parameters of the layer's `call`; masks are left out.
         output_specs: list of `Spec` of the tensors that it makes.
 
     Returns:
@@ -231,7 +232,8 @@ def _attention(layer, input_specs, output_specs):
     # The projections read query, key and value, whose tensors are the call's first two or three.
     query, value = input_specs[0], input_specs[min(1, len(input_specs) - 1)]
     key = input_specs[2] if len(input_specs) > 2 else value
-    tokens_of = {"query": query, "value": value, "key": key, "attention_output": query}
+    tokens_of = {"query": query, "value": value, "key": key, "gate": query,
+                 "attention_output": query}
     total = 0
     for projection in sublayers(layer):
         if isinstance(projection, keras.layers.EinsumDense):

@@ -78,8 +78,9 @@ def cascade(downscaler, student, teacher, class_names=None, input_rule=None, nam
             ("exit1", "exit2"), parts.items(), (thumbnails, pictures))
     ]
     model = MultiExitModel(
-        pictures, exits, class_names or getattr(teacher, "class_names", None),
-        input_rule or getattr(teacher, "input_rule", None), name=name)
+        pictures, exits,
+        class_names if class_names is not None else getattr(teacher, "class_names", None),
+        input_rule if input_rule is not None else getattr(teacher, "input_rule", None), name=name)
     if None not in shape:
         model.exit_macs = exit_macs(model)
     return model

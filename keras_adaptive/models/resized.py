@@ -118,8 +118,10 @@ class _Copy:
         except Exception as error:  # each layer has its own
             raise ValueError(
                 f"{self.model.name!r} has no copy: layer {operation.name!r} ({kind.__name__}) "
-                f"cannot be made anew from its configuration ({error}). Mend its `get_config`, or "
-                "choose a model without this layer."
+                f"cannot be made anew from its configuration ({error}). "
+                + ("Put a layer in its place, such as `Rescaling`, or one of your own."
+                   if kind is keras.layers.Lambda else
+                   "Mend its `get_config`, or choose a model without this layer.")
             ) from error
         self.copies[id(operation)] = copied
         return copied

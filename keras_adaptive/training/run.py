@@ -210,9 +210,9 @@ class _State:
                 self.epoch = int(file.attrs["epoch"])
                 self.best = float(file.attrs["best"])
                 seconds = file["seconds"][()] if "seconds" in file else []
+                self.seconds = [*seconds, *[math.nan] * (self.epoch - len(seconds))]
             if _full_size(written_for) != recipe.image_size:
                 self.best = -1.0  # lengthened by phases of another size, which begin anew
-                self.seconds = [*seconds, *[math.nan] * (self.epoch - len(seconds))]
             if not _is_continued(written_for, _fingerprint(recipe), with_precision):
                 raise ValueError(
                     f"{path} holds the state of another recipe than {recipe.name!r}, or the recipe "

@@ -136,6 +136,33 @@ def test_attention_costs_its_projections(make):
     assert exit_macs(model) == [4 * 6 * (7 + 9 + 9 + 7) + 7 * 4 * 5]
 
 
+def test_attention_s_tensors_are_known_by_their_names():
+    """Also where a mask is given, and where keywords come in an order of their own."""
+    query, value, key = (keras.Input(shape) for shape in ((4, 8), (10, 12), (10, 6)))
+    mask = keras.Input((4, 10), dtype="bool")
+    own_mask = keras.Input((1, 4), dtype="bool")
+
+    def cost(inputs, **arguments):
+        output = keras.layers.MultiHeadAttention(2, 4)(**arguments)
+        return exit_macs(keras.Model(inputs, output))[-1]
+
+    assert cost([query, value, mask], query=query, value=value, attention_mask=mask) == (
+        8 * (4 * 8 + 10 * 12 + 10 * 12 + 4 * 8))
+    assert cost([query, own_mask], query=query, value=query, attention_mask=own_mask) == 8 * 4 * 32
+    assert cost([query, value, key], query=query, value=value, key=key) == (
+        8 * (4 * 8 + 10 * 12 + 10 * 6 + 4 * 8))
+
+
+def test_a_gate_of_attention_is_counted():
+    query = keras.Input((5, 8))
+    layer = keras.layers.GroupQueryAttention(4, 4, 2, use_gate=True)
+    plain = keras.layers.GroupQueryAttention(4, 4, 2)
+
+    costs = [exit_macs(keras.Model(query, made(query, query)))[-1] for made in (layer, plain)]
+
+    assert costs[0] - costs[1] == 5 * 8 * 16
+
+
 def test_channels_first_costs_the_same():
     shape, spec = (None, 2, 9, 7), [keras.KerasTensor((None, 2, 9, 7))]
     layer = keras.layers.Conv2D(4, 3, data_format="channels_first")

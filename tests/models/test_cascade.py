@@ -196,7 +196,7 @@ def test_two_networks_of_the_same_picture(batch):
     """Without a downscaler it is any small network before any large one, here of one name."""
     small, large = make_classifier(16, 2), make_classifier(16, 8)
 
-    model = cascade(None, small, large, class_names=list("abcde"))
+    model = cascade(None, small, large, class_names=np.array(list("abcde")))
 
     assert model.exit_macs == [exit_macs(small)[-1], exit_macs(small)[-1] + exit_macs(large)[-1]]
     assert model.class_names == list("abcde")
