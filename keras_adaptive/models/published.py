@@ -105,7 +105,7 @@ def build(configuration, **arguments):
         ValueError: If the name or an argument is unknown.
     """
     network, published = _look_up(configuration)
-    known = network_arguments({"configuration": configuration})
+    known = list(network_defaults({"configuration": configuration}))
     for argument in arguments:
         if argument not in known:
             raise ValueError(
@@ -115,13 +115,9 @@ def build(configuration, **arguments):
     return network(**{"name": configuration, **published, **arguments})
 
 
-def network_arguments(model):
-    """Return the names of the arguments that a recipe's `[model]` table may override."""
-    return list(network_defaults(model))
-
-
 def network_defaults(model):
-    """Return these arguments with the values that the network's class gives them."""
+    """Return the arguments of the network of a recipe's `[model]` table, with the values that its
+    class gives them: dict by name."""
     network, _ = _look_up(model.get("configuration"))
     return {name: parameter.default
             for name, parameter in inspect.signature(network.__init__).parameters.items()

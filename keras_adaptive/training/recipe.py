@@ -191,7 +191,7 @@ class Recipe:
             two_scales: bool. Whether a RANet keeps two sub-networks, so that one fuses the features
                 of the other, in place of one. It takes more than twice the time.
         """
-        arguments = models.network_arguments(self.model)
+        arguments = models.network_defaults(self.model)
         num_exits = 1
         if self.thumbnet:
             return self._quick_thumbnet()

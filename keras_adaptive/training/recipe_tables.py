@@ -10,7 +10,7 @@ from keras_adaptive.training.losses import LastExitDistillation
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # Arguments of networks that follow from the phases and the data.
 _NOT_OF_A_RECIPE = ("input_shape", "class_names", "input_rule", "exit_macs", "name")
-_TOML = {tuple: "list", list: "list", dict: "table"}  # types as TOML calls them
+_TOML = {tuple: "list", dict: "table"}  # types as TOML calls them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +211,7 @@ def _check_model(where, model):
 
 def _read_thumbnet(name, content):
     """Return the `ThumbNetTraining` of a recipe's tables, or `None`."""
-    is_cascade = "teacher_arguments" in models.network_arguments(content["model"])
+    is_cascade = "teacher_arguments" in models.network_defaults(content["model"])
     if is_cascade != ("thumbnet" in content):
         raise ValueError(
             f"{name}: the table [thumbnet] says how a student learns from its teacher, and belongs "

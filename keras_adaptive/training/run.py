@@ -141,8 +141,11 @@ def training_speed(recipe, data, folder):
 
 def _check_sizes(recipe):
     """Raise before the first epoch if a later phase has no network, or one of other weights."""
+    sizes = dict.fromkeys(phase.image_size for phase in recipe.training.phases)
+    if len(sizes) == 1:  # the first phase builds that network at once
+        return
     shapes = {}
-    for size in dict.fromkeys(phase.image_size for phase in recipe.training.phases):
+    for size in sizes:
         try:
             network = recipe.learner(recipe.build(size))
         except ValueError as error:

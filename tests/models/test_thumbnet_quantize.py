@@ -116,7 +116,7 @@ def test_cascade_takes_it_from_a_recipe():
     name = "thumbnet_r2_resnet20_cifar10"
     model = models.build(name, quantize="ste", teacher_arguments={"depth": 8, "channels": 4})
 
-    assert "quantize" in models.network_arguments({"configuration": name})
+    assert "quantize" in models.network_defaults({"configuration": name})
     assert isinstance(model.downscaler.layers[-1], EightBits)
     other = ThumbNetCascade.from_config(model.get_config())
     assert isinstance(other.downscaler.layers[-1], EightBits)
