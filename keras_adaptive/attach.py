@@ -5,7 +5,7 @@ import numbers
 import keras
 
 from keras_adaptive.graph import exit_macs, flatten, inline, layer_macs, tensors_by_layer
-from keras_adaptive.graph.logits import logits_of
+from keras_adaptive.graph.logits import check_one_output, logits_of
 from keras_adaptive.layers import ExitHead
 from keras_adaptive.models import MultiExitModel
 from keras_adaptive.names import did_you_mean
@@ -78,8 +78,9 @@ def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class
                 f"`head` must give logits of shape (batch, {num_classes}). Received: {shape}."
             )
     exits.append(_logits(model, _free_name(len(names) + 1, taken), train_trunk))
-    attached = MultiExitModel(model.inputs[0], exits, class_names or records["class_names"],
-                              records["input_rule"])
+    attached = MultiExitModel(
+        model.inputs[0], exits, records["class_names"] if class_names is None else class_names,
+        records["input_rule"])
     if not train_trunk:  # last, so that an error leaves the classifier as it was
         for layer in model.layers:
             layer.trainable = False
@@ -178,6 +179,7 @@ def _check_model(model):
             f"{model.name!r} has {len(model.inputs)} inputs and outputs of the shapes "
             f"{[tuple(output.shape) for output in outputs]}."
         )
+    check_one_output("model", model)
     return outputs[0].shape[1]
 
 

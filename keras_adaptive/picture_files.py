@@ -4,7 +4,7 @@ import dataclasses
 import os
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 # What a folder is searched for. A file that is named in a list may have any suffix.
 SUFFIXES = frozenset(
@@ -19,6 +19,17 @@ INTERPOLATIONS = {
 }
 
 _RESIZE = "shorter_side_then_centre_crop"
+
+# From the orientation in EXIF data to what makes the picture upright.
+_WAYS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class UnreadablePicturesError(ValueError):
@@ -115,8 +126,18 @@ class _UnsupportedPixelsError(ValueError):
 
 def upright(picture, num_channels=3):
     """Return a pillow picture as it is to be seen: upright, opaque, grey or RGB."""
-    picture = ImageOps.exif_transpose(picture)
+    picture = turned(picture)
     return _opaque(_eight_bits(picture)).convert("L" if num_channels == 1 else "RGB")
+
+
+def turned(picture):
+    """Return a pillow picture turned and mirrored as its EXIF data say.
+
+    `ImageOps.exif_transpose` would also write the data anew, and fails on those that are odd.
+    """
+    picture.load()  # some formats have the data at the end
+    way = _WAYS.get(picture.getexif().get(ExifTags.Base.Orientation))
+    return picture if way is None else picture.transpose(way)
 
 
 def _centre(picture, size, crop):
@@ -132,9 +153,16 @@ def _eight_bits(picture):
     # pillow clips deep greys at 255 where it should scale them.
     if picture.mode.startswith("I"):
         deep = np.asarray(picture)
-        if deep.min() >= 0 and deep.max() <= 65535:
-            return Image.fromarray((deep // 257).astype(np.uint8))
-        raise _UnsupportedPixelsError("grey values beyond 16 bits: convert it to 8 bits a channel")
+        if deep.min() < 0 or deep.max() > 65535:
+            raise _UnsupportedPixelsError(
+                "grey values beyond 16 bits: convert it to 8 bits a channel")
+        if picture.mode == "I" and 0 < deep.max() <= 255:
+            raise _UnsupportedPixelsError(
+                "32-bit grey values of at most 255, of which nothing says whether white is 255 or "
+                "65535: convert it to 8 bits a channel")
+        if (transparent := picture.info.get("transparency")) is not None:
+            deep = np.where(deep == transparent, 65535, deep)
+        return Image.fromarray((deep // 257).astype(np.uint8))
     if picture.mode == "F":
         raise _UnsupportedPixelsError("floating-point values: convert it to 8 bits a channel")
     return picture

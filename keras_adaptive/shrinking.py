@@ -3,9 +3,10 @@
 import math
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from keras_adaptive.names import did_you_mean
+from keras_adaptive.picture_files import turned
 
 _FILTERS = {
     "area": Image.Resampling.BOX,
@@ -98,7 +99,7 @@ def read_reduced(file, ratio):
         wanted = _smaller(picture.size, ratio)
         # Asked for the size rounded up, the decoder would take the next larger one.
         picture.draft("RGB", tuple(max(1, side // ratio) for side in picture.size))
-        picture = ImageOps.exif_transpose(picture.convert("RGB").resize(
+        picture = turned(picture.convert("RGB").resize(
             wanted, Image.Resampling.BOX))
     return np.asarray(picture)
 

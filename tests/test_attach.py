@@ -323,3 +323,41 @@ def test_mobilenet_gets_exits():
 def test_what_cannot_be_done_is_told(call, message):
     with pytest.raises(ValueError, match=message):
         call(make_classifier())
+
+
+class Scaled(keras.layers.Dense):
+    """A dense layer that does something else before its softmax."""
+
+    def call(self, inputs):
+        return keras.ops.softmax(3 * keras.ops.matmul(inputs, self.kernel))
+
+
+def test_a_dense_layer_of_ones_own_is_not_taken_for_keras():
+    inputs = keras.Input((8, 8, 3))
+    maps = keras.layers.Conv2D(4, 3, name="low")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(maps)
+    model = keras.Model(inputs, Scaled(5, activation="softmax")(x))
+    with pytest.raises(ValueError, match="a Scaled that gives probabilities"):
+        attach_exits(model, at=["low"])
+
+
+def test_class_names_may_be_an_array():
+    names = np.array(list("abcde"))
+    model = attach_exits(make_classifier(), at=["b"], class_names=names)
+    assert model.class_names == [*"abcde"]
+
+
+def test_a_frozen_last_layer_stays_frozen_with_the_trunk_that_learns():
+    classifier = make_classifier("softmax")
+    classifier.trainable = False
+    model = attach_exits(classifier, at=["b"], train_trunk=True)
+    exit1 = model.get_layer("exit1")
+    assert {id(v) for v in model.trainable_variables} == {id(v) for v in exit1.trainable_variables}
+
+
+def test_an_output_in_a_dict_is_refused():
+    inputs = keras.Input((8, 8, 3))
+    maps = keras.layers.Conv2D(4, 3, name="low")(inputs)
+    logits = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(maps))
+    with pytest.raises(ValueError, match=r"model.output\['logits'\]"):
+        attach_exits(keras.Model(inputs, {"logits": logits}), at=["low"])

@@ -162,3 +162,11 @@ def test_a_changed_stage_is_found_before_it_is_parsed(folder, tmp_path):
 
     with pytest.raises(ValueError, match="stage1.onnx has .* expected"):
         EarlyExitPredictor.from_export(tmp_path)
+
+
+def test_exported_thresholds_hold_for_the_confidences_they_were_chosen_for(model, tmp_path):
+    pytest.importorskip("onnxruntime")
+    folder = export_stages(model, tmp_path / "toy", thresholds=[0.6, 0.0])
+    assert EarlyExitPredictor.from_export(folder).threshold == pytest.approx((0.6, 0.0))
+    assert EarlyExitPredictor.from_export(folder, temperatures=[4, 4]).threshold == 0.8
+    assert EarlyExitPredictor.from_export(folder, max_exit=1).threshold == 0.8

@@ -1,8 +1,10 @@
+import io
 import pickle
+import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from keras_adaptive.picture_files import (
     InputRule,
@@ -238,3 +240,45 @@ def test_a_share_of_the_shorter_side_is_cut_out_of_the_centre():
 def test_a_crop_that_is_no_share_is_refused(crop):
     with pytest.raises(ValueError, match="'crop'.* above 0 and at most 1. Received"):
         InputRule.from_dict({"size": [8, 8], "crop": crop}, 3)
+
+
+def exif_bytes(orientation, *, is_odd):
+    """EXIF data with an orientation, and perhaps a resolution that is a word, not a number."""
+    entries = [struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)]
+    if is_odd:
+        entries.append(struct.pack(">HHI4s", 0x011A, 2, 4, b"big\0"))
+    return (b"Exif\0\0MM\0*" + struct.pack(">IH", 8, len(entries)) + b"".join(entries)
+            + struct.pack(">I", 0))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("is_odd", [False, True])
+def test_orientation_is_read_whatever_else_the_data_hold(photo, orientation, is_odd):
+    """`ImageOps.exif_transpose` says what is right, where it can write the data anew."""
+    file = io.BytesIO()
+    photo.save(file, "JPEG", exif=exif_bytes(orientation, is_odd=False))
+    with Image.open(file) as picture:
+        expected = np.asarray(ImageOps.exif_transpose(picture))
+
+    file = io.BytesIO()
+    photo.save(file, "JPEG", exif=exif_bytes(orientation, is_odd=is_odd))
+
+    np.testing.assert_array_equal(read_picture(file, InputRule(None, 3)), expected)
+
+
+def test_grey_values_of_32_bits_that_leave_white_open_are_refused():
+    picture = Image.fromarray(np.full((4, 4), 200, "int32"))
+    with pytest.raises(ValueError, match="whether white is 255 or"):
+        InputRule(None, 1).apply(picture)
+    deep = Image.fromarray(np.full((4, 4), 200 * 257, "int32"))
+    assert (InputRule(None, 1).apply(deep) == 200).all()
+
+
+def test_what_is_transparent_in_deep_grey_becomes_white(tmp_path):
+    grey = Image.fromarray(np.array([[13107, 0, 65535]], "uint16"))
+    grey.save(tmp_path / "deep.png", transparency=13107)
+    with Image.open(tmp_path / "deep.png") as picture:
+        picture.load()
+        if "transparency" not in picture.info:  # as pillow writes it, it may be lost
+            picture.info["transparency"] = 13107
+        assert InputRule(None, 1).apply(picture)[0, :, 0].tolist() == [255, 0, 255]

@@ -16,7 +16,7 @@ MANY_CLASSES = 20  # with more, top-5 accuracy is told beside the accuracy
 LARGEST_GAP = 0.05
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class SimulatedExits:
     """What early exit would have given, chosen afterwards among the answers of all exits.
 
@@ -46,7 +46,7 @@ class SimulatedExits:
         return float(np.dot(self.exit_shares, check_exit_macs(exit_macs, len(self.exit_shares))))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ExitOutputs:
     """Probabilities of all exits on a data set, and the labels.
 
@@ -104,14 +104,19 @@ class ExitOutputs:
         """
         from keras_adaptive.graph.logits import exits_give_logits  # which needs Keras
 
+        if isinstance(getattr(model, "output", None), dict):
+            raise ValueError(
+                f"The outputs of {model.name!r} are a dict, which has no order of exits. Make a "
+                "model with a list of them, earliest exit first: `keras.Model(model.inputs, "
+                f"[model.output[name] for name in {list(model.output)}])`."
+            )
         is_logits = exits_give_logits(model, from_logits)
         if hasattr(x, "batches"):  # files that are read batch by batch
             answers, y = _run_batches(model, x.batches(batch_size))
             x.warn_of_bad_files()
         else:
             y = read_labels(y, "`y`", len(x), model.outputs[0].shape[-1])
-            answers = model.predict(x, batch_size=batch_size, verbose=verbose)
-            answers = answers if isinstance(answers, (list, tuple)) else [answers]
+            answers = _flat(model.predict(x, batch_size=batch_size, verbose=verbose))
         return cls(np.stack([_softmax(values) if is_missing else values.astype("float32")
                              for values, is_missing in zip(answers, is_logits)]), y)
 
@@ -212,10 +217,16 @@ def _run_batches(model, batches):
     """Return the outputs of each exit, a list of arrays, and the labels of all pictures."""
     answers, labels = [], []
     for pictures, truth in batches:
-        given = model.predict_on_batch(pictures)
-        answers.append(given if isinstance(given, (list, tuple)) else [given])
+        answers.append(_flat(model.predict_on_batch(pictures)))
         labels.append(truth)
     return [np.concatenate(parts) for parts in zip(*answers)], np.concatenate(labels)
+
+
+def _flat(answers):
+    """Return what a model gives, one array or lists inside lists, as a list of arrays."""
+    if not isinstance(answers, (list, tuple)):
+        return [answers]
+    return [array for part in answers for array in _flat(part)]
 
 
 def _softmax(logits):

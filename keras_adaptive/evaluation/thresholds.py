@@ -138,6 +138,7 @@ class ThresholdSearch:
             ValueError: If `macs` is no number above 0.
         """
         check_positive("macs", macs, "multiply-adds")
+        macs = float(macs)  # in the result, also where NumPy's came
         limit = macs * _ROUNDING
         feasible = [c for c in self._candidates if c.cost <= limit]
         if not feasible:
@@ -284,7 +285,7 @@ class ThresholdSearch:
                       for values, cut, share in zip(self._values, cuts, shares)]
         return ChosenThresholds((*thresholds, 0.0), right / self._num, cost,
                                 tuple(float(share) for share in shares),
-                                budget, budget is None or cost <= budget * _ROUNDING)
+                                budget, budget is None or bool(cost <= budget * _ROUNDING))
 
 
 def _check_savings(savings, macs):

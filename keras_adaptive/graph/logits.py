@@ -51,7 +51,8 @@ def logits_of(model, is_trainable=True):
 
     Args:
         model: Functional or Sequential `keras.Model` with one output `(batch, classes)`.
-        is_trainable: bool. Whether the copy of a last dense layer, without its softmax, learns.
+        is_trainable: bool. Whether the copy of a last dense layer, without its softmax, learns if
+            that layer does.
 
     Returns:
         `keras.KerasTensor` of the model's graph.
@@ -73,8 +74,18 @@ def logits_of(model, is_trainable=True):
         return before
     logits = linear(before)
     linear.set_weights(operation.get_weights())
-    linear.trainable = is_trainable
+    linear.trainable = is_trainable and operation.trainable
     return logits
+
+
+def check_one_output(argument, model):
+    """Raise a `ValueError` if a classifier gives its output in a dict, whose key would be lost."""
+    if isinstance(getattr(model, "output", None), dict):
+        raise ValueError(
+            f"`{argument}` gives its output alone, not in a dict. {model.name!r} gives a dict of "
+            f"{list(model.output)}. Make a model of its layers: `keras.Model(model.inputs, "
+            f"model.output[{next(iter(model.output))!r}])`."
+        )
 
 
 def without_softmax(operation, model_name):
@@ -87,11 +98,14 @@ def without_softmax(operation, model_name):
     Raises:
         ValueError: If the operation is something else.
     """
-    if type(operation).__name__ == "Softmax" or (
+    # A class of one's own may compute something else before its softmax.
+    is_keras = not _is_of_ones_own(operation)
+    if is_keras and (type(operation).__name__ == "Softmax" or (
             isinstance(operation, keras.layers.Activation)
-            and operation.activation in _SOFTMAX_FUNCTIONS):
+            and operation.activation in _SOFTMAX_FUNCTIONS)):
         return None
-    if isinstance(operation, keras.layers.Dense) and operation.activation in _SOFTMAX_FUNCTIONS:
+    if (is_keras and isinstance(operation, keras.layers.Dense)
+            and operation.activation in _SOFTMAX_FUNCTIONS):
         return keras.layers.Dense.from_config({**operation.get_config(), "activation": "linear",
                                                "name": f"{operation.name}_logits"})
     raise ValueError(

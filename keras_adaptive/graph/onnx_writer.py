@@ -50,7 +50,7 @@ class OnnxStage:
 def write_stages(stages, from_logits, merge=True):
     """Return stages as ONNX graphs.
 
-    A stage whose weights are those of the last time is not written again.
+    A stage whose weights and settings are those of the last time is not written again.
 
     Args:
         stages: list of `Stage`, of a model with one input.
@@ -77,12 +77,22 @@ def _write_once(stage, is_logits, merge):
     digest = hashlib.sha256()
     for variable in stage.variables:
         digest.update(keras.ops.convert_to_numpy(variable).tobytes())
+    for call in stage.calls:
+        digest.update(_settings(call.operation).encode())
     key = digest.digest(), is_logits, merge
     known, written = _WRITTEN.get(stage, (None, None))
     if known != key:
         written = _StageWriter(stage, is_logits, merge).write()
         _WRITTEN[stage] = key, written
     return written
+
+
+def _settings(operation):
+    """Return what an operation is set to, such as an activation that was given to it later."""
+    try:
+        return repr(operation.get_config())
+    except NotImplementedError:  # of a layer of one's own, which is not written anyway
+        return ""
 
 
 class _StageWriter:

@@ -66,17 +66,22 @@ def open_pictures(images, rule):
     return Pictures(_check_stream(_iterate(images), rule.num_channels), None)
 
 
-def _open_files(paths, rule):
+def _check_rule(kind, rule):
     if rule.num_channels not in (1, 3):
         raise ValueError(
-            "Files give pictures with 3 channels, or 1 for a grey network; this network takes "
-            f"{rule.num_channels}. Read the files yourself and pass arrays."
+            f"{kind} give pictures with 3 channels, or 1 for a grey network; this network takes "
+            f"{rule.num_channels}. Pass arrays."
         )
+
+
+def _open_files(paths, rule):
+    _check_rule("Files", rule)
     paths = tuple(os.fspath(path) for path in paths)
     return Pictures((picture[None] for picture in read_pictures(paths, rule)), len(paths), paths)
 
 
 def _open_pillow(pictures, rule):
+    _check_rule("Pillow pictures", rule)
     return Pictures((rule.apply(picture)[None] for picture in pictures), len(pictures))
 
 
@@ -187,7 +192,8 @@ def check_pictures(pictures, num_channels, name, ranks=(3, 4)):
             f"{name} must be an array of pictures. Received: {type(pictures).__name__}."
         )
     array = _to_numpy(pictures)
-    if array.ndim >= 1 and len(array) == 0 and 4 in ranks:
+    # Of rank 3 it is one picture without a row.
+    if array.ndim not in (0, 3) and len(array) == 0 and 4 in ranks:
         return np.zeros((0, 1, 1, num_channels), np.uint8)
     _check_layout(array, num_channels, name, ranks)
     _check_dtype(array, name)

@@ -99,7 +99,8 @@ class NetworkInput:
             # batch may be the caller's own array.
             inputs = np.asarray(self.preprocess(np.array(batch)))
         self._check_shape(inputs, len(batch))
-        return inputs.astype(self._dtype, copy=False)
+        # What `preprocess` returned may be its own buffer, while pictures still wait for a stage.
+        return inputs.astype(self._dtype, copy=self.preprocess is not None)
 
     def blank(self, num_pictures):
         """Return black pictures as a batch for the network, whose size is fixed."""

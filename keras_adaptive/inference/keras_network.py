@@ -11,6 +11,7 @@ import weakref
 import keras
 
 from keras_adaptive.content import DEFAULT_MODEL
+from keras_adaptive.evaluation.arguments import check_exit_macs
 from keras_adaptive.graph import exit_macs, split_into_stages
 from keras_adaptive.graph.calls import trainable_variables
 from keras_adaptive.graph.logits import exits_give_logits
@@ -126,7 +127,10 @@ class KerasNetwork:
         shape = (*size, self.input_shape[-1])
         is_fixed = None not in self.input_shape
         known = getattr(self.model, "exit_macs", None) if is_fixed else None
-        whole = known or exit_macs(_with_size(self.model, shape))
+        if known is None:
+            whole = exit_macs(_with_size(self.model, shape))
+        else:
+            whole = [int(macs) for macs in check_exit_macs(known, self.num_exits)]
         if tuple(exits) == tuple(range(1, len(exits) + 1)):
             in_use = whole[: len(exits)]
         else:  # the heads that are left out cost nothing
@@ -162,7 +166,7 @@ def _find_model(model):
             f"for the zoo's default. Received: {type(model).__name__}."
         )
     # A subclassed model has no outputs, and what needs them would not say why.
-    if not getattr(model, "outputs", None) or isinstance(model.output, dict):
+    if not getattr(model, "outputs", None) or isinstance(getattr(model, "output", None), dict):
         raise ValueError(
             f"`model` must be Functional, with a list of outputs, the earliest exit first. "
             f"{model.name!r} is not: make a `keras.Model(inputs, [exit1, exit2, ...])` of it."

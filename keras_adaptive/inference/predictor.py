@@ -32,7 +32,9 @@ _TIMED_BATCHES = 4
 
 _DEFAULT_THRESHOLD = 0.8  # of networks that have no calibrated ones
 
-_NO_TIME = 0.0002  # seconds between two calls within which nobody trains or loads weights
+# Seconds between two calls within which nobody changes weights, and for how long calls may follow
+# each other so closely, as another thread may change them.
+_NO_TIME, _LONGEST_TRUST = 3e-5, 0.05
 
 
 class EarlyExitPredictor:
@@ -113,8 +115,8 @@ class EarlyExitPredictor:
 
         Args:
             folder: path of a folder that `export_stages` wrote.
-            threshold: as above, or None for the thresholds that were exported, or 0.8 where none
-                were.
+            threshold: as above, or None for the thresholds that were exported; 0.8 where none were,
+                or `max_exit` or `temperatures` are given.
             engine: string. Name of the engine that runs the files.
             max_exit, preprocess: as above.
             temperatures: as above, or None for those that were exported.
@@ -131,7 +133,8 @@ class EarlyExitPredictor:
         network = ExportedNetwork.from_folder(folder)
         predictor = cls.__new__(cls)
         if threshold is None:
-            threshold = network.thresholds or _DEFAULT_THRESHOLD
+            is_calibrated_for = max_exit is None and temperatures is None
+            threshold = (network.thresholds if is_calibrated_for else None) or _DEFAULT_THRESHOLD
         predictor._set_up(network, threshold, network.exits, max_exit, preprocess, None,
                           network.temperatures if temperatures is None else temperatures)
         predictor._travels_as = engine, {"folder": os.path.abspath(folder)}
@@ -141,7 +144,7 @@ class EarlyExitPredictor:
     def _set_up(self, network, threshold, exits, max_exit, preprocess, class_names, temperatures):
         """Check and keep everything but the model and the engine."""
         self.model = None
-        self._last_answer = float("-inf")
+        self._last_answer = self._last_look = float("-inf")
         self.name = network.name
         self.num_exits = network.num_exits
         self.num_classes = network.num_classes
@@ -163,8 +166,8 @@ class EarlyExitPredictor:
         Engines other than `"keras"` work on a copy. `predict` looks at a few small variables of
         each stage in use, the exit's last among them, and at the steps of the model's optimizer. So
         it notices by itself that `fit` has trained anything, and that the whole network or an exit
-        has got other weights. Call this after changing single layers in between, by `set_weights`
-        or a training loop of your own.
+        has got other weights; where calls follow each other at once, within 50 ms. Call this after
+        changing single layers in between, by `set_weights` or a training loop of your own.
 
         Raises:
             ValueError: If the predictor was made of exported stages.
@@ -179,9 +182,11 @@ class EarlyExitPredictor:
     def _refresh_if_changed(self):
         # Looking takes as long as a stage, and calls that follow each other at once leave no time
         # to change weights.
-        mark = self._stages.weights_mark
-        if mark is None or time.perf_counter() - self._last_answer < _NO_TIME:
+        mark, now = self._stages.weights_mark, time.perf_counter()
+        if mark is None or (now - self._last_answer < _NO_TIME
+                            and now - self._last_look < _LONGEST_TRUST):
             return
+        self._last_look = now
         if mark != self._network.weights_mark(self.exits):
             self.refresh()
 
@@ -218,6 +223,9 @@ class EarlyExitPredictor:
 
     def use_exits(self, exits):
         """Use other exits from now on: their stages are prepared, which takes a moment.
+
+        Thresholds stay. Exits that were not in use when they were calibrated, and the last one that
+        was, let nobody leave early until `calibrate` is called again.
 
         Args:
             exits: sequence of ints, counted from 1, or None for all. None beyond `max_exit`.
@@ -322,12 +330,9 @@ class EarlyExitPredictor:
         if not batches:
             return iter([self._answers.collect([], self._input.size, pictures.files)])
         self._answers.count_macs(batches[0].shape[1:3])
-        return self._answer_by_exit(batches[0], self._thresholds_in_use, pictures.files)
-
-    def _answer_by_exit(self, batch, thresholds, files):
-        answers = self._answers
-        for stages, probabilities in run_by_exit(self._stages, thresholds, batch, answers.read):
-            yield answers.predict_from(probabilities, stages, batch.shape[1:3], files)
+        # A copy: the caller may fill the array anew before the next answer is asked for.
+        return _answer_by_exit(self._stages, self._answers, self._thresholds_in_use,
+                               np.array(batches[0]), pictures.files)
 
     def warm_up(self, batch_size=64, verbose="auto"):
         """Run every stage on blank pictures, so that the first real ones need not wait.
@@ -434,6 +439,9 @@ class EarlyExitPredictor:
         thresholds, shares = [NEVER] * self.num_exits, [0.0] * self.num_exits
         for number, threshold, share in zip(self.exits, chosen.thresholds, chosen.exit_shares):
             thresholds[number - 1], shares[number - 1] = threshold, share
+        if self.exits[-1] < self.num_exits:
+            # 0 would let everybody leave there, were later exits used again.
+            thresholds[self.exits[-1] - 1] = NEVER
         self.threshold = thresholds
         return dataclasses.replace(chosen, thresholds=self.threshold, exit_shares=tuple(shares))
 
@@ -491,6 +499,11 @@ class EarlyExitPredictor:
             f"EarlyExitPredictor(model={self.name!r}, threshold={self.threshold}, "
             f"exits={self.exits} of {self.num_exits})"
         )
+
+
+def _answer_by_exit(stages, answers, thresholds, batch, files):
+    for taken, probabilities in run_by_exit(stages, thresholds, batch, answers.read):
+        yield answers.predict_from(probabilities, taken, batch.shape[1:3], files)
 
 
 def _open_export(folder, options):

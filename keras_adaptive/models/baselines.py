@@ -11,7 +11,7 @@ from keras_adaptive.layers import ConvBlock, FanInUniform, FanOutNormal
 from keras_adaptive.layers.convolution import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM
 from keras_adaptive.layers.exits import check_num_classes
 from keras_adaptive.models.inputs import normalize
-from keras_adaptive.models.multi_exit import ConfiguredModel
+from keras_adaptive.models.multi_exit import ConfiguredModel, plain
 
 # Both papers: three groups of layers, each at half the resolution of the one before.
 _NUM_STAGES = 3
@@ -131,13 +131,13 @@ class ResNet(ConfiguredModel):
         logits = _classify(x, num_classes)
 
         super().__init__(pictures, [logits], class_names, input_rule, exit_macs, name=name)
-        self.configuration = {
+        self.configuration = plain({
             "depth": depth,
             "channels": channels,
             "num_classes": num_classes,
             "input_shape": list(input_shape),
             "normalization": normalization,
-        }
+        })
 
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
@@ -286,7 +286,7 @@ class DenseNet(ConfiguredModel):
         logits = _classify(keras.layers.ReLU(name="last_relu")(x), num_classes)
 
         super().__init__(pictures, [logits], class_names, input_rule, exit_macs, name=name)
-        self.configuration = {
+        self.configuration = plain({
             "depth": depth,
             "growth_rate": growth_rate,
             "bottleneck_factor": bottleneck_factor,
@@ -294,7 +294,7 @@ class DenseNet(ConfiguredModel):
             "num_classes": num_classes,
             "input_shape": list(input_shape),
             "normalization": normalization,
-        }
+        })
 
 
 def _units_per_stage(family, depth, other_layers):

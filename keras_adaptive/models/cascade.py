@@ -3,7 +3,7 @@
 import keras
 
 from keras_adaptive.graph import exit_macs
-from keras_adaptive.graph.logits import logits_of
+from keras_adaptive.graph.logits import check_one_output, logits_of
 from keras_adaptive.models.multi_exit import MultiExitModel
 
 
@@ -101,6 +101,7 @@ def _check_graph(argument, model, rank):
             f"{[tuple(tensor.shape) for tensor in model.inputs]} and outputs of the shapes "
             f"{[tuple(tensor.shape) for tensor in model.outputs]}."
         )
+    check_one_output(argument, model)
 
 
 def _check_classes(student, teacher):

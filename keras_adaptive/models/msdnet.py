@@ -18,7 +18,7 @@ from keras_adaptive.layers import (
 )
 from keras_adaptive.layers.gradient import equilibrate
 from keras_adaptive.models.inputs import normalize
-from keras_adaptive.models.multi_exit import ConfiguredModel
+from keras_adaptive.models.multi_exit import ConfiguredModel, plain
 from keras_adaptive.models.ranet import check_choices, head_width, stem
 
 
@@ -119,7 +119,7 @@ class MSDNet(ConfiguredModel):
         # The authors' program computes all scales of a block before its exit, needed or not; its
         # counts of multiply-adds include them.
         self.layers_run_by_exit = run_by_exit
-        self.configuration = {
+        self.configuration = plain({
             "channels": channels,
             "growth_rate": growth_rate,
             "growth_factors": list(growth_factors),
@@ -140,7 +140,7 @@ class MSDNet(ConfiguredModel):
             "normalization": normalization,
             "gradient_equilibrium": gradient_equilibrium,
             "boosted_exits": boosted_exits,
-        }
+        })
 
 
 def _layers_of_blocks(blocks, first, further, growth):

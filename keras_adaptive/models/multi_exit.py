@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_adaptive.models.freezing import all_layers, freeze, frozen_positions
 from keras_adaptive.models.precision import use_precision
 
 
@@ -38,7 +39,7 @@ class MultiExitModel(keras.Model):
         if class_names is not None:
             _check_class_names(class_names, self.outputs[-1].shape[-1], self.name)
         self.class_names = None if class_names is None else list(class_names)
-        self.input_rule = None if input_rule is None else dict(input_rule)
+        self.input_rule = None if input_rule is None else plain(dict(input_rule))
         self.exit_macs = None if exit_macs is None else [int(macs) for macs in exit_macs]
         self._compile_arguments = None
         self._distillation = None
@@ -110,16 +111,18 @@ class MultiExitModel(keras.Model):
             optimizer=optimizer,
             loss=[_loss_on_logits(loss) for _ in self.outputs],
             loss_weights=loss_weights,
-            metrics=self._copies(metrics),
-            weighted_metrics=self._copies(weighted_metrics),
+            metrics=self._copies("metrics", metrics),
+            weighted_metrics=self._copies("weighted_metrics", weighted_metrics),
             **kwargs,
         )
 
-    def _copies(self, metrics):
+    def _copies(self, argument, metrics):
         # One metric object given to several outputs would pool their numbers.
         if not metrics:
             return None
-        return [[_copy(metric) for metric in metrics] for _ in self.outputs]
+        if self.num_exits == 1:
+            return [metrics]
+        return [[_copy(argument, metric) for metric in metrics] for _ in self.outputs]
 
     def _for_each_exit(self, value):
         if value is None or isinstance(value, (list, tuple, dict)):
@@ -161,6 +164,7 @@ class MultiExitModel(keras.Model):
             "class_names": self.class_names,
             "input_rule": self.input_rule,
             "exit_macs": self.exit_macs,
+            "frozen": frozen_positions(self),
         }
 
     @classmethod
@@ -168,26 +172,43 @@ class MultiExitModel(keras.Model):
         config = dict(config)
         records = {name: config.pop(name, None)
                    for name in ("class_names", "input_rule", "exit_macs")}
+        frozen = config.pop("frozen", None)
         graph = keras.Model.from_config(config, custom_objects=custom_objects)
-        return cls(graph.input, graph.outputs, name=graph.name, **records)
+        model = cls(graph.input, graph.outputs, name=graph.name, **records)
+        if frozen is not None:
+            freeze(model, frozen)
+        return model
 
 
 class ConfiguredModel(MultiExitModel):
     """Base of networks that a file rebuilds from their constructor's arguments, not a graph.
 
-    A subclass stores its arguments in `self.configuration` after calling `super().__init__`. The
-    file keeps the precision that the network was built for, too.
+    A subclass stores its arguments, made `plain`, in `self.configuration` after calling
+    `super().__init__`. The file keeps the precision that the network was built for, too.
     """
 
     def get_config(self):
+        _check_not_quantized(self)
         return {**self.configuration, **self._records(), "name": self.name,
                 "dtype_policy": self.dtype_policy.name}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         arguments = dict(config)
+        frozen = arguments.pop("frozen", ())
         with use_precision(arguments.pop("dtype_policy")):
-            return cls(**arguments)
+            model = cls(**arguments)
+        freeze(model, frozen)
+        return model
+
+
+def plain(value):
+    """Return a structure with NumPy's numbers and arrays as Python's, which files give back."""
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
 _CROSS_ENTROPIES = {
@@ -245,7 +266,26 @@ def _flat_list(argument, metrics):
     return list(metrics)
 
 
-def _copy(metric):
-    if isinstance(metric, keras.metrics.Metric):
+def _copy(argument, metric):
+    if not isinstance(metric, keras.metrics.Metric):
+        return metric
+    try:
         return metric.__class__.from_config(metric.get_config())
-    return metric
+    except Exception as error:  # whatever a user's constructor raises
+        raise ValueError(
+            f"Each exit gets its own copy of every metric, and {metric.name!r} of `{argument}`, a "
+            f"{type(metric).__name__}, cannot be made from its `get_config` "
+            f"({type(error).__name__}: {error}). Give a class of your own a `get_config` with all "
+            "arguments of its constructor; in place of a wrapper give the function itself, or "
+            "register it with `@keras.saving.register_keras_serializable()`."
+        ) from error
+
+
+def _check_not_quantized(model):
+    quantized = [layer.name for layer in all_layers(model) if layer.quantization_mode]
+    if quantized:
+        raise ValueError(
+            f"{model.name!r} is quantized ({quantized[0]!r} is), and is rebuilt from its "
+            "arguments, without that. Save it before `quantize` and quantize what was loaded; or "
+            "keep what it computes with `model.export`."
+        )

@@ -19,7 +19,7 @@ from keras_adaptive.layers import (
 )
 from keras_adaptive.layers.gradient import equilibrate
 from keras_adaptive.models.inputs import normalize
-from keras_adaptive.models.multi_exit import ConfiguredModel
+from keras_adaptive.models.multi_exit import ConfiguredModel, plain
 
 
 def stem(pictures, filters, kind, kernel_initializer=None):
@@ -178,7 +178,7 @@ class RANet(ConfiguredModel):
             counts.append(num_blocks)
 
         super().__init__(pictures, exits, class_names, input_rule, exit_macs, name=name)
-        self.configuration = {
+        self.configuration = plain({
             "scales": list(scales),
             "channels": channels,
             "growth_rate": growth_rate,
@@ -199,7 +199,7 @@ class RANet(ConfiguredModel):
             "normalization": normalization,
             "gradient_equilibrium": gradient_equilibrium,
             "boosted_exits": boosted_exits,
-        }
+        })
 
 
 def _check_counts(scales, growth_factors, bottleneck_factors, blocks, block_step,

@@ -3,7 +3,7 @@
 import keras
 
 from keras_adaptive.models.inputs import STATISTICS
-from keras_adaptive.models.multi_exit import ConfiguredModel
+from keras_adaptive.models.multi_exit import ConfiguredModel, plain
 
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
@@ -62,7 +62,7 @@ class ThumbNetCascade(ConfiguredModel):
         self.downscaler, self.student, self.teacher = (
             parts.downscaler, parts.student, parts.teacher)
         self._taps = parts.taps
-        self.configuration = {
+        self.configuration = plain({
             "teacher": teacher,
             "teacher_arguments": arguments,
             "ratio": ratio,
@@ -72,7 +72,7 @@ class ThumbNetCascade(ConfiguredModel):
             "input_shape": list(input_shape),
             "normalization": normalization,
             "quantize": quantize,
-        }
+        })
 
     @property
     def classifier_names(self):

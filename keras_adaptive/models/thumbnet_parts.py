@@ -3,6 +3,7 @@
 import keras
 
 from keras_adaptive.graph import flatten, tensors_by_layer
+from keras_adaptive.graph.logits import check_one_output
 from keras_adaptive.graph.steps import activation_of
 from keras_adaptive.layers import Downscaler, EightBits, FeatureDecoder, Thumbnail
 from keras_adaptive.layers.thumbnail import METHODS, has_channels_first
@@ -36,6 +37,7 @@ def picture_shape(teacher, input_shape):
             f"{[tuple(tensor.shape) for tensor in teacher.inputs]} and outputs of the shapes "
             f"{[tuple(tensor.shape) for tensor in teacher.outputs]}."
         )
+    check_one_output("teacher", teacher)
     own = tuple(teacher.inputs[0].shape)
     if has_channels_first(own):
         raise ValueError(

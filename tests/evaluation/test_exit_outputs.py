@@ -192,3 +192,24 @@ def test_costs_that_no_network_has_are_refused(macs):
     """A mean of them would be a number like any other."""
     with pytest.raises(ValueError, match="`exit_macs`"):
         ExitOutputs(PROBABILITIES, [0, 1, 1]).simulate(0.6).mean_macs(macs)
+
+
+def test_outputs_may_be_nested_but_in_no_dict():
+    inputs = keras.Input((4, 4, 3))
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 64)(inputs))
+    exit1, exit2 = keras.layers.Dense(5)(x), keras.layers.Dense(5)(x)
+    x, y = np.full((3, 4, 4, 3), 9, "uint8"), [0, 1, 2]
+    nested = ExitOutputs.from_model(keras.Model(inputs, [[exit1], exit2]), x, y)
+    flat = ExitOutputs.from_model(keras.Model(inputs, [exit1, exit2]), x, y)
+    assert_allclose(nested.probabilities, flat.probabilities, rtol=1e-6)
+    for from_logits in ("auto", True):
+        with pytest.raises(ValueError, match="are a dict, which has no order"):
+            ExitOutputs.from_model(keras.Model(inputs, {"a": exit1, "b": exit2}), x, y,
+                                   from_logits=from_logits)
+
+
+def test_outputs_can_be_looked_for():
+    """As arrays have no truth of their own, two are equal if they are one."""
+    one, other = ExitOutputs(PROBABILITIES, [0, 1, 1]), ExitOutputs(PROBABILITIES, [0, 1, 1])
+    assert one in [one] and one not in [other] and len({one, other}) == 2
+    assert one.simulate(0.5) != other.simulate(0.5)

@@ -1,4 +1,6 @@
+import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -245,3 +247,10 @@ def test_a_budget_holds_for_the_exits_that_are_left(outputs, savings, budget):
 def test_savings_that_no_stage_has_are_refused(draw_outputs, savings):
     with pytest.raises(ValueError, match="`savings` takes one number per exit"):
         ThresholdSearch(draw_outputs(10, seed=0, num_exits=3), COSTS, savings=savings)
+
+
+def test_results_are_plain_numbers():
+    outputs = ExitOutputs([[[0.9, 0.1], [0.6, 0.4]], [[0.8, 0.2], [0.3, 0.7]]], [0, 1])
+    chosen = ThresholdSearch(outputs, [1, 2]).within(np.float32(1.5))
+    assert type(chosen.budget) is float and type(chosen.budget_met) is bool
+    assert json.loads(json.dumps(dataclasses.asdict(chosen)))["budget"] == 1.5

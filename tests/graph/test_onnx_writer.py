@@ -331,3 +331,14 @@ def test_other_precisions_are_refused():
 
     with pytest.raises(UnsupportedOperationError, match="bfloat16"):
         write_stages(split_into_stages(model), [True])
+
+
+def test_a_setting_that_was_changed_is_written_anew():
+    inputs = keras.Input((8, 8, 3))
+    layer = keras.layers.Dense(4, activation="relu")
+    model = keras.Model(inputs, layer(keras.layers.GlobalAveragePooling2D()(inputs)))
+    stages = split_into_stages(model)
+    (relu,) = write_stages(stages, [True])
+    layer.activation = keras.activations.tanh
+    (tanh,) = write_stages(stages, [True])
+    assert b"Tanh" in tanh.model and b"Tanh" not in relu.model

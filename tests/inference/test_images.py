@@ -231,6 +231,7 @@ def test_other_things_are_refused(images, message):
         ([ZEROS, {"image": ZEROS}], TypeError, r"Element 1 is a mapping with the keys \['image'\]"),
         ([ZEROS, ZEROS + 0.5], ValueError, "Element 1 of the data set must hold values"),
         ([(ZEROS[..., :1], 0)], ValueError, "Element 0 of the data set must have 3 channels"),
+        ([ZEROS, np.zeros((0, 8, 3))], ValueError, "Element 1 .* at least 1x1 pixels"),
     ],
 )
 def test_bad_elements_of_a_stream_are_numbered(elements, error, message):
@@ -243,6 +244,8 @@ def test_files_for_networks_with_other_channels_are_refused():
     """Files have grey or three colours."""
     with pytest.raises(ValueError, match="this network takes 4"):
         open_pictures(["a.png"], InputRule((8, 8), 4))
+    with pytest.raises(ValueError, match="Pillow pictures .* this network takes 4"):
+        open_pictures(Image.new("RGBA", (8, 8)), InputRule((8, 8), 4))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 10, 100])

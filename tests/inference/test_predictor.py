@@ -662,3 +662,108 @@ def test_exits_that_were_chosen_travel_with_their_cap(make_network, images):
     np.testing.assert_array_equal(arrived.predict(images).exits, predictor.predict(images).exits)
     arrived.use_exits(None)
     assert arrived.exits == (1, 2, 3)
+
+
+@pytest.mark.parametrize("when", ["before the first answer", "after it"])
+def test_progressive_answers_are_of_the_pictures_that_were_given(network, images, when):
+    predictor = EarlyExitPredictor(network, threshold=1.1, engine="keras")
+    frame = images[:8].astype("float32")
+    expected = [p.probabilities for p in predictor.predict_progressively(frame.copy())]
+    answers = predictor.predict_progressively(frame)
+    given = []
+    if when == "after it":
+        given.append(next(answers).probabilities)
+    frame[:] = 0
+    predictor.use_exits([1])  # nor are exits taken away from what has begun
+    given += [p.probabilities for p in answers]
+    np.testing.assert_array_equal(given, expected)
+
+
+def test_preprocess_may_return_the_same_buffer_again(images):
+    """The second stage reads the pictures, which wait for it while others are prepared."""
+    keras.utils.set_random_seed(0)
+    pictures = keras.Input((8, 8, 3))
+    scaled = keras.layers.Rescaling(1 / 64, -2)(pictures)
+    network = keras.Model(pictures, [
+        keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(scaled)),
+        keras.layers.Dense(5)(keras.layers.Flatten()(scaled))])
+    threshold = np.median(EarlyExitPredictor(network, 0).predict(images).confidences)
+    buffer = np.empty((4, 8, 8, 3), "float32")
+
+    def prepare(batch):
+        part = buffer[:len(batch)]
+        part[:] = batch
+        return part
+
+    plain = EarlyExitPredictor(network, threshold).predict(images)
+    own = EarlyExitPredictor(network, threshold, preprocess=prepare)
+    prediction = own.predict(images, batch_size=4)
+    np.testing.assert_array_equal(prediction.exits, plain.exits)
+    np.testing.assert_allclose(prediction.probabilities, plain.probabilities, atol=1e-6)
+
+
+def test_exits_that_come_back_after_a_calibration_can_be_reached(make_network, images):
+    predictor = EarlyExitPredictor(make_network(), exits=[1, 2])
+    labels = predictor.predict(images).class_ids
+    predictor.calibrate(images, labels, accuracy=0.9)
+    in_use = predictor.predict(images).exits
+    assert set(in_use) <= {1, 2}
+
+    predictor.use_exits(None)
+
+    exits = predictor.predict(images).exits
+    np.testing.assert_array_equal(exits == 1, in_use == 1)
+    assert set(exits) <= {1, 4}
+
+
+def test_weights_are_looked_at_while_calls_follow_each_other_at_once(
+        make_network, images, monkeypatch):
+    """On a clock that stands still between calls, and goes on during them."""
+    network = make_network()
+    predictor = EarlyExitPredictor(network, threshold=0)
+    if predictor.engine.name == "keras":
+        pytest.skip("this engine reads the variables")
+    now = [0.0]
+    monkeypatch.setattr("keras_adaptive.inference.predictor.time.perf_counter", lambda: now[0])
+    before = predictor.predict(images[:4]).probabilities
+    head = next(layer for layer in network.layers if layer.output is network.outputs[0])
+    head.bias.assign(head.bias + np.arange(5, dtype="float32"))
+    for _ in range(10):
+        now[0] += 0.01
+        predictor._last_answer = now[0]
+        after = predictor.predict(images[:4]).probabilities
+    assert np.abs(after - before).max() > 0.01
+
+
+def test_statistics_of_normalization_that_change_later_count(images):
+    """They are no variables, and a compiled program would keep their values."""
+    pictures = keras.Input((8, 8, 3))
+    normalization = keras.layers.Normalization(axis=-1)
+    x = keras.layers.GlobalAveragePooling2D()(normalization(pictures))
+    network = keras.Model(pictures, [keras.layers.Dense(3)(x), keras.layers.Dense(3)(x)])
+    normalization.adapt(images)
+    predictor = EarlyExitPredictor(network, threshold=0, engine="keras")
+    predictor.predict(images)
+
+    normalization.adapt(255 - images // 2)
+
+    expected = EarlyExitPredictor(network, threshold=0, engine="keras").predict(images)
+    np.testing.assert_allclose(predictor.predict(images).probabilities, expected.probabilities,
+                               atol=1e-6)
+
+
+@pytest.mark.parametrize("macs", [np.array([2000, 30000]), [np.int64(2000), np.int64(30000)]])
+def test_costs_that_were_set_by_hand_become_plain_numbers(images, macs):
+    pictures = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(pictures)
+    network = keras.Model(pictures, [keras.layers.Dense(3)(x), keras.layers.Dense(3)(x)])
+    network.exit_macs = macs
+    prediction = EarlyExitPredictor(network, threshold=0).predict(images[:2])
+    assert prediction.macs.tolist() == [2000, 2000] and "2000" in prediction.to_json()
+
+
+def test_costs_of_another_number_of_exits_are_told_before_any_work(network, images):
+    other = keras.Model(network.inputs, network.outputs)
+    other.exit_macs = [5]
+    with pytest.raises(ValueError, match="one number per exit: 4"):
+        EarlyExitPredictor(other)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from keras_adaptive.models import MultiExitModel, RANet
+from keras_adaptive.models import MultiExitModel, RANet, ResNet
 from keras_adaptive.models.precision import use_precision
 
 LABELS = np.array([0, 1, 2, 3, 4, 0, 1, 2])
@@ -244,3 +244,59 @@ def test_a_single_metric_needs_no_list(numbers):
 def test_wrong_compile_arguments_are_told(arguments, message):
     with pytest.raises(ValueError, match=message):
         small_model().compile("sgd", **arguments)
+
+
+def test_numbers_of_numpy_travel_in_files(tmp_path):
+    normalization = (np.array([0.5, 0.4, 0.3]), np.array([0.2, 0.2, 0.1]))
+    model = RANet(scales=(1, 2), growth_factors=(2, 1), channels=4, growth_rate=4, blocks=1,
+                  block_step=1, layers_per_block=2, num_classes=5,
+                  input_shape=(16, 16, 3), normalization=normalization,
+                  input_rule={"size": np.array([16, 16])})
+    model.save(tmp_path / "model.keras")
+
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+
+    assert loaded.input_rule == {"size": [16, 16]}
+    assert loaded.get_config()["normalization"] == [[0.5, 0.4, 0.3], [0.2, 0.2, 0.1]]
+    pictures = np.full((1, 16, 16, 3), 99, "uint8")
+    for own, other in zip(model.predict(pictures, verbose=0), loaded.predict(pictures, verbose=0)):
+        assert_allclose(own, other, rtol=1e-6)
+
+
+class Unconfigured(keras.metrics.Metric):
+    """Without a `get_config` of its own: another cannot be made of it."""
+
+    def __init__(self, cut):
+        super().__init__(name="unconfigured")
+        self.cut = cut
+        self.total = self.add_weight(name="total", initializer="zeros")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.total.assign_add(keras.ops.cast(keras.ops.size(y_true), "float32"))
+
+    def result(self):
+        return self.total
+
+
+def test_a_metric_that_cannot_be_copied_is_told(numbers):
+    model = small_model()
+    with pytest.raises(ValueError, match="'unconfigured' of `metrics`, a Unconfigured"):
+        model.compile("sgd", metrics=[Unconfigured(0.5)])
+    with pytest.raises(ValueError, match="`weighted_metrics`"):
+        model.compile("sgd", metrics=[], weighted_metrics=[
+            keras.metrics.MeanMetricWrapper(lambda y, p: p[:, 0], name="first")])
+
+
+def test_a_single_exit_takes_the_metric_itself(numbers):
+    inputs = keras.Input((6,))
+    model = MultiExitModel(inputs, [keras.layers.Dense(5, name="exit1")(inputs)])
+    model.compile("sgd", metrics=[Unconfigured(0.5)], run_eagerly=EAGER)
+    logs = model.evaluate(numbers, LABELS, verbose=0, return_dict=True)
+    assert logs["unconfigured"] == len(LABELS)
+
+
+def test_quantized_networks_are_not_written_without_that():
+    model = ResNet(8, 4, 5, (8, 8, 3))
+    model.get_layer("exit1").quantize("int8")
+    with pytest.raises(ValueError, match="is quantized .* before `quantize`"):
+        model.get_config()

@@ -28,7 +28,7 @@ class KerasEngine(abc.ABC):
     """
 
     name = "keras"
-    is_snapshot = False  # weights are not copied
+    is_snapshot = False  # weights are not copied, but see `prepare`
 
     def __init__(self):
         self._stages = {}
@@ -43,6 +43,9 @@ class KerasEngine(abc.ABC):
                 program ends with a softmax.
         """
         self._stages = {stage.index: stage for stage in stages}
+        # Their statistics are plain tensors, whose values stay in a compiled program.
+        self.is_snapshot = any(isinstance(call.operation, keras.layers.Normalization)
+                               for stage in stages for call in stage.calls)
         self._programs = {
             stage.index: self._compile(_StageProgram(stage, is_logits))
             for stage, is_logits in zip(stages, from_logits)

@@ -31,6 +31,7 @@ class Buffers:
     """
 
     _LEAST_SIZE = 2**15  # numbers; smaller arrays come from the heap, which is fast
+    _LARGEST_SIZE = 2**23  # larger ones, of a rare huge batch, would be held for ever
     _MOST_ARRAYS = 32  # a stage's results, its inputs, and what waits in queues
 
     def __init__(self):
@@ -44,7 +45,7 @@ class Buffers:
             shape: sequence of ints.
         """
         size = math.prod(shape)
-        if size < self._LEAST_SIZE:
+        if not self._LEAST_SIZE <= size <= self._LARGEST_SIZE:
             return np.empty(shape, np.float32)
         with self._lock:
             # How many references counting itself adds depends on the version of Python: what is

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import weakref
 
 import keras
 import numpy as np
@@ -189,3 +190,11 @@ def test_large_pictures_run_in_small_batches(name):
 
     assert engine.best_rows((32, 32)) > engine.best_rows((64, 64)) > engine.best_rows((224, 224))
     assert engine.best_rows((5000, 5000)) >= 1
+
+
+def test_arrays_of_a_rare_huge_batch_are_not_held():
+    buffers = Buffers()
+    size = Buffers._LARGEST_SIZE
+    held = weakref.ref(buffers.empty([size]).base)
+    gone = weakref.ref(buffers.empty([size + 1]))
+    assert held() is not None and gone() is None
