@@ -60,6 +60,11 @@ class Call:
         return self._arguments.args, self._arguments.kwargs
 
     @property
+    def has_constants(self):
+        """bool. Whether the call is given anything beside values of the model."""
+        return len(keras.tree.flatten(self.arguments)) > len(self.inputs)
+
+    @property
     def inputs_in_order(self):
         """tuple of ints. `inputs` in the order of the parameters of `call`, without masks.
 

@@ -90,6 +90,11 @@ def _along_channels(writer, value, vector):
     return writer.constant(vector.reshape(-1, 1, 1) if writer.rank(value) == 4 else vector)
 
 
+def _refuse_constants(call):
+    if call.has_constants:
+        _refuse(call, "with a constant among the tensors that it brings together")
+
+
 def _per_channel(writer, call, value):
     """Return a number, or one per channel, as a vector with a number for every channel."""
     array, shape = np.asarray(value, "float32"), writer.shape(call.inputs[0])
@@ -323,6 +328,7 @@ def _reshape(writer, call):
 
 @_writes("Concatenate")
 def _concatenate(writer, call):
+    _refuse_constants(call)
     rank = writer.rank(call.inputs[0])
     axis = getattr(call.operation, "axis", -1) % rank
     if rank == 4:
@@ -338,6 +344,8 @@ def _elementwise(writer, call):
         _refuse(call, "as an operation, only as the layer of that name")
     kind = {"Add": "Add", "Multiply": "Mul", "Subtract": "Sub", "Maximum": "Max", "Minimum": "Min",
             "Average": "Add", "TrueDivide": "Div", "Divide": "Div"}[type(call.operation).__name__]
+    if is_layer:
+        _refuse_constants(call)
     if len({writer.rank(value) for value in call.inputs}) != 1:
         _refuse(call, "for tensors of different ranks")
     first, *others = _operands(writer, call)

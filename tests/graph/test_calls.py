@@ -331,6 +331,15 @@ def test_inputs_of_a_nested_model_may_be_named():
     assert_runs_like_the_model(model, array(3, 4), array(2, 3, 4)[1])
 
 
+def test_a_call_tells_whether_it_is_given_constants():
+    inputs = keras.Input((4,))
+    merged = keras.layers.Add()([inputs, inputs, np.ones((1, 4), "float32")])
+    model = keras.Model(inputs, keras.layers.Multiply()([inputs, keras.layers.ReLU()(merged)]))
+
+    assert {type(call.operation).__name__: call.has_constants for call in flatten(model).calls} == {
+        "Add": True, "ReLU": False, "Multiply": False}
+
+
 def test_a_nested_model_with_its_own_call_stays_one_call():
     @keras.saving.register_keras_serializable(package="test_calls")
     class Doubled(keras.Model):

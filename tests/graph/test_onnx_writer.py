@@ -306,6 +306,24 @@ def test_what_would_fail_or_differ_is_refused(function, message):
         write_stages(split_into_stages(model), [False])
 
 
+@pytest.mark.parametrize("merge", [
+    L.Add, L.Multiply, L.Average, L.Maximum, L.Minimum, L.Subtract, lambda: L.Concatenate(axis=0),
+    lambda: keras.ops.concatenate,
+], ids=["add", "multiply", "average", "maximum", "minimum", "subtract", "concatenate",
+        "concatenate as an operation"])
+@pytest.mark.parametrize("is_tensor", [True, False])
+def test_constants_among_merged_tensors_are_refused(merge, is_tensor):
+    """A call reads no constants, and without them the graph would compute something else."""
+    constant = np.full((1, 4), 2, "float32")
+    if is_tensor:
+        constant = keras.ops.convert_to_tensor(constant)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, merge()([L.Dense(4)(inputs), constant]))
+
+    with pytest.raises(UnsupportedOperationError, match="with a constant among"):
+        write_stages(split_into_stages(model), [False])
+
+
 def test_a_normalization_of_as_many_rows_as_channels():
     """Rows are not taken for channels where there are as many of them."""
     layer = L.Normalization(axis=1, mean=[1.0, 2.0, 3.0, 4.0], variance=[2.0] * 4)
