@@ -273,6 +273,7 @@ def _mean(writer, call):
 def _pooling(writer, call):
     layer = call.operation
     _need_channels_last(call)
+    is_average = type(layer).__name__ == "AveragePooling2D"
     attributes = {"kernel_shape": list(layer.pool_size), "strides": list(layer.strides)}
     if layer.padding == "same":
         totals = []
@@ -281,10 +282,13 @@ def _pooling(writer, call):
             if side is None:
                 _refuse(call, "with `padding=\"same\"` for maps of unknown size")
             totals.append(max((-(-side // stride) - 1) * stride + window - side, 0))
+        # Where the sides differ, Keras on PyTorch repeats the map's border and counts it.
+        if is_average and keras.backend.backend() == "torch" and any(t % 2 for t in totals):
+            _refuse(call, "with more padding on one side than on the other, on PyTorch")
         attributes["pads"] = [*(t // 2 for t in totals), *(t - t // 2 for t in totals)]
-    if type(layer).__name__ == "AveragePooling2D":  # padding counts for nothing, as in Keras
+    if is_average:  # other padding counts for nothing, as in Keras
         attributes["count_include_pad"] = 0
-    kind = "MaxPool" if type(layer).__name__ == "MaxPooling2D" else "AveragePool"
+    kind = "AveragePool" if is_average else "MaxPool"
     _give(writer, call, writer.add(kind, [writer.name(call.inputs[0])], **attributes))
 
 

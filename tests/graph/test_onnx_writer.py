@@ -324,6 +324,16 @@ def test_constants_among_merged_tensors_are_refused(merge, is_tensor):
         write_stages(split_into_stages(model), [False])
 
 
+def test_average_pooling_with_uneven_padding():
+    """Keras on PyTorch counts what it pads there, which ONNX does not."""
+    model = model_of([L.AveragePooling2D((2, 3), padding="same")])
+
+    if keras.backend.backend() != "torch":
+        return assert_writes(model)
+    with pytest.raises(UnsupportedOperationError, match="more padding on one side"):
+        write_stages(split_into_stages(model), [False])
+
+
 def test_a_normalization_of_as_many_rows_as_channels():
     """Rows are not taken for channels where there are as many of them."""
     layer = L.Normalization(axis=1, mean=[1.0, 2.0, 3.0, 4.0], variance=[2.0] * 4)
