@@ -371,12 +371,12 @@ def _operands(writer, call):
 
 
 def _constant_operand(writer, call, operand):
-    array = np.asarray(operand, "float32")
+    array, shape = np.asarray(operand, "float32"), writer.shape(call.inputs[0])
+    is_per_channel = array.size == shape[-1] and array.shape[-1:] == (array.size,)
+    if array.ndim > len(shape) or not (array.size == 1 or is_per_channel):
+        _refuse(call, "with a constant that is neither a number nor one per channel")
     if array.size == 1:
         return writer.constant(array.reshape(()))
-    shape = writer.shape(call.inputs[0])
-    if array.size != shape[-1] or array.shape[-1] != array.size or array.ndim > len(shape):
-        _refuse(call, "with a constant that is neither a number nor one per channel")
     return _along_channels(writer, call.inputs[0], array)
 
 

@@ -295,8 +295,10 @@ def folded_into_the_batch(x):
     (L.Rescaling(1.0, offset=[[[1.0]] * 6] * 5), "neither a number nor one per channel"),
     (L.Normalization(axis=1, mean=[1.0] * 5, variance=[2.0] * 5), "neither a number nor"),
     (lambda x: L.GlobalAveragePooling2D()(x) * np.ones((1, 1, 4), "float32"), "neither a number"),
+    (lambda x: L.GlobalAveragePooling2D()(x) * np.ones((1, 1, 1), "float32"), "neither a number"),
 ], ids=["reshape", "average", "weighted average", "scale per value", "scale per column",
-        "offset per row and column", "normalization of rows", "constant of more axes"])
+        "offset per row and column", "normalization of rows", "constant of more axes",
+        "number of more axes"])
 def test_what_would_fail_or_differ_is_refused(function, message):
     """The error is the one after which `engine="auto"` runs Keras."""
     inputs = keras.Input((5, 6, 4))
