@@ -159,7 +159,8 @@ class _StageWriter:
 
     def _write_steps(self, steps):
         if self._pictures in self.stage.needs:
-            self._names[self._pictures] = self.add("Transpose", ["pictures"], perm=[0, 3, 1, 2])
+            self._names[self._pictures] = self.add(
+                "Transpose", [self._converted_pictures()], perm=[0, 3, 1, 2])
         cuts = {}
         for step in steps:
             if isinstance(step, ChannelSlice):
@@ -174,6 +175,16 @@ class _StageWriter:
                 self._write_convolution(step)
             else:
                 self._write_call(step)
+
+    def _converted_pictures(self):
+        """Return the pictures as numbers of the model's dtype, such as without decimals."""
+        import onnx
+
+        dtype = self.specs[self._pictures].dtype
+        if dtype in ("float32", "float64"):
+            return "pictures"
+        cut = self.add("Cast", ["pictures"], to=getattr(onnx.TensorProto, dtype.upper()))
+        return self.add("Cast", [cut], to=onnx.TensorProto.FLOAT)
 
     def _write_slices(self, slices):
         """Write all slices of one value: as one split where they are its parts."""

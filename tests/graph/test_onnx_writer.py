@@ -361,3 +361,34 @@ def test_other_precisions_are_refused():
 
     with pytest.raises(UnsupportedOperationError, match="bfloat16"):
         write_stages(split_into_stages(model), [True])
+
+
+@pytest.mark.parametrize("function", [
+    L.Rescaling(1 / 255), lambda x: x / 255, lambda x: keras.ops.mean(x, axis=(1, 2))],
+    ids=["rescaling", "quotient", "mean"])
+def test_pictures_of_integers(function):
+    """What makes float32 of them is written, and cuts decimals as the model does."""
+    inputs = keras.Input((9, 7, 4), dtype="uint8")
+    x = function(inputs)
+    model = keras.Model(inputs, L.Flatten()(x))
+    pictures = np.random.default_rng(0).uniform(0, 255, (3, 9, 7, 4)).astype("float32")
+
+    (received,) = run_stages(write_stages(split_into_stages(model), [False]), pictures)
+
+    (expected,) = outputs_of(model, pictures.astype("uint8"))
+    np.testing.assert_allclose(received, expected, rtol=1e-6)
+
+
+def test_whole_numbers_are_the_same_as_floats():
+    """To the bit, whatever dtype the network takes."""
+    layers = [L.Rescaling(1 / 255), L.Conv2D(8, 3), L.Flatten()]
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 9, 7, 4)).astype("float32")
+    answers = []
+    for dtype in ("float32", "uint8"):
+        inputs = x = keras.Input((9, 7, 4), dtype=dtype)
+        for layer in layers:
+            x = layer(x)
+        written = write_stages(split_into_stages(keras.Model(inputs, x)), [True])
+        answers.extend(run_stages(written, pictures))
+
+    np.testing.assert_array_equal(*answers)
