@@ -24,6 +24,11 @@ OPSET = 18
 CHANNEL_STEP, WIDE = 4, 64  # see `_write_convolution`
 IR_VERSION = 9  # of the file; runtimes refuse newer ones than they know
 
+# Layers that compute in floats what they are given as integers. Others leave integers as they are,
+# though Keras states float32 for what they give.
+_MAKE_FLOATS = ("AlignedResize", "BatchNormalization", "Dense", "GlobalAveragePooling2D",
+                "Normalization", "Rescaling", "Thumbnail")
+
 # What was written last, by `Stage`: the key of its weights and settings, and the `OnnxStage`.
 _WRITTEN = weakref.WeakKeyDictionary()
 
@@ -231,6 +236,12 @@ class _StageWriter:
                 "float32. Build the model in float32 and give it the weights: "
                 f"`model.set_weights(trained.get_weights())`. {CURE}"
             )
+        if others := self._other_dtypes(call):
+            raise UnsupportedOperationError(
+                f"{call.name!r} ({type(operation).__name__}) computes in {others[0]}, and ONNX "
+                "graphs are written in float32. Put a `keras.layers.Rescaling` in front, which "
+                f"converts what it is given. {CURE}"
+            )
         # Keras has private classes behind its functions, so that names tell them apart.
         write = OPERATIONS.get(type(operation).__name__)
         is_keras = type(operation).__module__.split(".")[0] in ("keras", "keras_adaptive")
@@ -240,6 +251,15 @@ class _StageWriter:
                 f"{CURE}"
             )
         write(self, call)
+
+    def _other_dtypes(self, call):
+        """Return the dtypes but float32 that a call computes in."""
+        dtypes = [self.specs[value].dtype for value in call.outputs]
+        if isinstance(call.operation, keras.layers.Layer) and (
+                type(call.operation).__name__ not in _MAKE_FLOATS):
+            given = [self.specs[value].dtype for value in call.inputs]
+            dtypes += [dtype for dtype in given if not keras.backend.is_float_dtype(dtype)]
+        return [dtype for dtype in dtypes if dtype != "float32"]
 
     # What the operations use.
 
