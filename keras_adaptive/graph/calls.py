@@ -552,10 +552,14 @@ def _check_trace(nodes, parts):
                 # The size would be known with a real tensor; on a symbol it reads as None.
                 raise _Opaque("its `call` uses a size that is not fixed, such as the batch's")
             constants.extend(settings)
+        constants = [value for value in keras.tree.flatten(constants)
+                     if not isinstance(value, keras.KerasTensor)]
+        if any(map(callable, constants)):
+            # What it computes, and with which variables, is not among the nodes.
+            raise _Opaque("its `call` hands a function to an operation")
         # A constant may be the present value of a variable.
         if any(keras.ops.is_tensor(value) or isinstance(value, keras.Variable)
-               for value in keras.tree.flatten(constants)
-               if not isinstance(value, keras.KerasTensor)):
+               for value in constants):
             raise _Opaque("its `call` computes with tensors that do not come from its input")
 
 

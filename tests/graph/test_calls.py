@@ -84,6 +84,16 @@ class BlockThatReadsTheBatchSize(BlockWith):
         return keras.ops.reshape(self.dense(x), (keras.ops.shape(x)[0], 4))
 
 
+class BlockThatMapsItsRows(BlockWith):
+    def call(self, x):
+        return keras.ops.map(lambda row: self.dense(row[None])[0], x)
+
+
+class BlockThatMapsItsRowsAtOnce(BlockWith):
+    def call(self, x):
+        return keras.ops.vectorized_map(lambda row: self.dense(row[None])[0], x)
+
+
 class BlockWithRandomState(BlockWith):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -251,6 +261,8 @@ def test_nodes_are_taken_away_also_when_looking_fails():
     (BlockWithScale, "variables of its own"),
     (BlockThatReadsAKernel, "tensors that do not come from its input"),
     (BlockThatReadsTheBatchSize, "a size that is not fixed"),
+    (BlockThatMapsItsRows, "a function to an operation"),
+    (BlockThatMapsItsRowsAtOnce, "a function to an operation"),
     (BlockWithRandomState, "random state"),
 ])
 def test_a_layer_whose_parts_do_not_tell_all_stays_one_call(block, reason):
