@@ -242,6 +242,14 @@ def _attention(layer, input_specs, output_specs):
     return total
 
 
+@_register("ReversibleEmbedding")
+def _reversible_embedding(layer, input_specs, output_specs):
+    # Looking words up adds an axis and multiplies nothing; the reverse is a product with the table.
+    if len(output_specs[0].shape) > len(input_specs[0].shape):
+        return 0
+    return _positions(output_specs[0], layer) * layer.input_dim * layer.output_dim
+
+
 @_register("SpectralNormalization")
 def _wrapper(wrapper, input_specs, output_specs):
     return layer_macs(wrapper.layer, input_specs, output_specs)
