@@ -5,7 +5,7 @@ import math
 
 import keras
 
-from keras_adaptive.graph.calls import flatten, sublayers, trainable_variables
+from keras_adaptive.graph.flattening import flatten, sublayers, trainable_variables
 from keras_adaptive.names import did_you_mean
 
 CONVENTIONS = ("lazy", "convolution_dense", "reference")
