@@ -221,7 +221,8 @@ def _write_with_tensorflow(stages, is_logits, write):
 
 
 def _tensors(specs):
-    return [Tensor(name, spec.shape, spec.dtype) for name, spec in specs.items()]
+    # The stages take any number of pictures, also where the model takes a fixed one.
+    return [Tensor(name, (None, *spec.shape[1:]), spec.dtype) for name, spec in specs.items()]
 
 
 def _show(text):

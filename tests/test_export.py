@@ -111,6 +111,46 @@ def test_exported_stages_give_the_models_answers(name, format, engine, cases, tm
     assert (found.full_macs, found.class_names) == (expected.full_macs, expected.class_names)
 
 
+@pytest.mark.parametrize("format", ["onnx", "saved_model", "litert"])
+def test_a_network_for_a_fixed_number_of_pictures(format, toy, tmp_path):
+    """The exported stages take any number."""
+    _need(format)
+    inputs = keras.Input((8, 8, 3), batch_size=4)
+    x = inputs
+    for layer in toy.layers[1:3]:
+        x = layer(x)
+    exit1 = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x))
+    exit2 = keras.layers.Dense(5)(keras.layers.Flatten()(keras.layers.MaxPooling2D()(x)))
+    model = keras.Model(inputs, [exit1, exit2])
+    pictures = _pictures(toy, 8)
+
+    folder = export_stages(model, tmp_path / "here", format, thresholds=[NEVER, 0])
+    found = EarlyExitPredictor.from_export(folder).predict(pictures[:7])
+
+    logits = keras.ops.concatenate([model(pictures[i:i + 4])[1] for i in (0, 4)])
+    expected = keras.ops.convert_to_numpy(keras.ops.softmax(logits))[:7]
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("format, engine", [("onnx", "onnxruntime"), ("onnx", "openvino"),
+                                            ("saved_model", "saved_model")])
+def test_a_network_for_integers_cuts_decimals(format, engine, tmp_path):
+    """As the model does, also where a later stage reads the pictures."""
+    _need(format, engine)
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    exits = [keras.layers.Dense(5, activation="softmax")(keras.layers.Flatten()(x))
+             for x in (inputs / 255, keras.layers.Rescaling(1 / 127)(inputs))]
+    model = keras.Model(inputs, exits)
+    pictures = np.random.default_rng(0).uniform(0, 255, (5, 8, 8, 3)).astype("float32")
+
+    folder = export_stages(model, tmp_path / "here", format, thresholds=[NEVER, 0])
+    found = EarlyExitPredictor.from_export(folder, engine=engine).predict(pictures)
+
+    expected = keras.ops.convert_to_numpy(model(pictures.astype("uint8"))[1])
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+
+
 def test_a_part_of_the_exits_can_be_exported(ranet, tmp_path):
     """Exits keep their numbers, and what only the others need costs nothing."""
     _need("onnx", "onnxruntime")

@@ -5,7 +5,7 @@ import math
 
 import keras
 
-from keras_adaptive.graph.calls import flatten, sublayers, trainable_variables
+from keras_adaptive.graph.flattening import flatten, sublayers, trainable_variables
 from keras_adaptive.names import did_you_mean
 
 CONVENTIONS = ("lazy", "convolution_dense", "reference")
@@ -240,6 +240,14 @@ def _attention(layer, input_specs, output_specs):
             tokens = tokens_of[projection.name].shape[1:-1]
             total += _size(tokens, layer) * math.prod(projection.kernel.shape)
     return total
+
+
+@_register("ReversibleEmbedding")
+def _reversible_embedding(layer, input_specs, output_specs):
+    # Looking words up adds an axis and multiplies nothing; the reverse is a product with the table.
+    if len(output_specs[0].shape) > len(input_specs[0].shape):
+        return 0
+    return _positions(output_specs[0], layer) * layer.input_dim * layer.output_dim
 
 
 @_register("SpectralNormalization")

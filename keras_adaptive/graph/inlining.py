@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_adaptive.graph.calls import flatten
+from keras_adaptive.graph.flattening import flatten
 
 
 def inline(model):

@@ -10,8 +10,10 @@ _SOFTMAX_FUNCTIONS = (keras.activations.softmax, keras.ops.softmax)
 
 _KNOWN_PACKAGES = {"keras", "keras_adaptive"}
 
-# Operations that pass probabilities on as probabilities.
-_TRANSPARENT = ("Cast", "Copy", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze")
+# Operations that pass probabilities on as probabilities, in inference.
+_TRANSPARENT = ("ActivityRegularization", "AlphaDropout", "Cast", "Copy", "Dropout", "Flatten",
+                "GaussianDropout", "GaussianNoise", "GradientScale", "Identity", "Reshape",
+                "SpatialDropout2D", "Squeeze")
 
 
 def exits_give_logits(model, from_logits="auto"):
@@ -20,8 +22,10 @@ def exits_give_logits(model, from_logits="auto"):
     Args:
         model: `keras.Model`, Functional or Sequential. A `MultiExitModel` always gives logits.
         from_logits: True, False, or `"auto"`: an exit gives probabilities if its last operation is
-            a softmax, and logits otherwise. An operation of one's own, such as a `Lambda`, is run
-            on a few random numbers: it gives probabilities if all rows add up to 1.
+            a softmax, a sparsemax or the average of such, and logits otherwise; layers that do
+            something in training only are not counted. An operation of one's own, such as a
+            `Lambda`, is run on a few random numbers: it gives probabilities if all rows add up
+            to 1.
 
     Returns:
         List of bools, one per output.
@@ -120,8 +124,11 @@ def _gives_logits(number, value, makers, specs):
         call = makers[value]
         if _is_of_ones_own(call.operation):
             return not _gives_probabilities(number, value, call, specs)
+        if isinstance(call.operation, keras.layers.Average):
+            return call.has_constants or any(
+                _gives_logits(number, read, makers, specs) for read in call.inputs)
         name = _last_function(call.operation)
-        if name == "softmax":
+        if name in ("softmax", "sparsemax"):
             return False
         if name == "sigmoid":
             raise ValueError(
@@ -143,7 +150,7 @@ def _last_function(operation):
         is_identity = name == "linear" and type(operation) is keras.layers.Activation
         return "Identity" if is_identity else name
     name = type(operation).__name__
-    return name.lower() if name in ("Softmax", "Sigmoid") else name
+    return name.lower() if name in ("Softmax", "Sparsemax", "Sigmoid") else name
 
 
 def _is_of_ones_own(operation):

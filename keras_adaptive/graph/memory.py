@@ -4,7 +4,7 @@ import math
 
 import keras
 
-from keras_adaptive.graph.calls import flatten
+from keras_adaptive.graph.flattening import flatten
 
 # Layers that write over what they read, in inference: one map is alive, not two.
 _IN_PLACE_LAYERS = (

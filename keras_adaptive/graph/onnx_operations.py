@@ -90,6 +90,11 @@ def _along_channels(writer, value, vector):
     return writer.constant(vector.reshape(-1, 1, 1) if writer.rank(value) == 4 else vector)
 
 
+def _refuse_constants(call):
+    if call.has_constants:
+        _refuse(call, "with a constant among the tensors that it brings together")
+
+
 def _per_channel(writer, call, value):
     """Return a number, or one per channel, as a vector with a number for every channel."""
     array, shape = np.asarray(value, "float32"), writer.shape(call.inputs[0])
@@ -268,6 +273,7 @@ def _mean(writer, call):
 def _pooling(writer, call):
     layer = call.operation
     _need_channels_last(call)
+    is_average = type(layer).__name__ == "AveragePooling2D"
     attributes = {"kernel_shape": list(layer.pool_size), "strides": list(layer.strides)}
     if layer.padding == "same":
         totals = []
@@ -276,10 +282,13 @@ def _pooling(writer, call):
             if side is None:
                 _refuse(call, "with `padding=\"same\"` for maps of unknown size")
             totals.append(max((-(-side // stride) - 1) * stride + window - side, 0))
+        # Where the sides differ, Keras on PyTorch repeats the map's border and counts it.
+        if is_average and keras.backend.backend() == "torch" and any(t % 2 for t in totals):
+            _refuse(call, "with more padding on one side than on the other, on PyTorch")
         attributes["pads"] = [*(t // 2 for t in totals), *(t - t // 2 for t in totals)]
-    if type(layer).__name__ == "AveragePooling2D":  # padding counts for nothing, as in Keras
+    if is_average:  # other padding counts for nothing, as in Keras
         attributes["count_include_pad"] = 0
-    kind = "MaxPool" if type(layer).__name__ == "MaxPooling2D" else "AveragePool"
+    kind = "AveragePool" if is_average else "MaxPool"
     _give(writer, call, writer.add(kind, [writer.name(call.inputs[0])], **attributes))
 
 
@@ -323,6 +332,7 @@ def _reshape(writer, call):
 
 @_writes("Concatenate")
 def _concatenate(writer, call):
+    _refuse_constants(call)
     rank = writer.rank(call.inputs[0])
     axis = getattr(call.operation, "axis", -1) % rank
     if rank == 4:
@@ -338,6 +348,8 @@ def _elementwise(writer, call):
         _refuse(call, "as an operation, only as the layer of that name")
     kind = {"Add": "Add", "Multiply": "Mul", "Subtract": "Sub", "Maximum": "Max", "Minimum": "Min",
             "Average": "Add", "TrueDivide": "Div", "Divide": "Div"}[type(call.operation).__name__]
+    if is_layer:
+        _refuse_constants(call)
     if len({writer.rank(value) for value in call.inputs}) != 1:
         _refuse(call, "for tensors of different ranks")
     first, *others = _operands(writer, call)
@@ -359,12 +371,12 @@ def _operands(writer, call):
 
 
 def _constant_operand(writer, call, operand):
-    array = np.asarray(operand, "float32")
+    array, shape = np.asarray(operand, "float32"), writer.shape(call.inputs[0])
+    is_per_channel = array.size == shape[-1] and array.shape[-1:] == (array.size,)
+    if array.ndim > len(shape) or not (array.size == 1 or is_per_channel):
+        _refuse(call, "with a constant that is neither a number nor one per channel")
     if array.size == 1:
         return writer.constant(array.reshape(()))
-    shape = writer.shape(call.inputs[0])
-    if array.size != shape[-1] or array.shape[-1] != array.size or array.ndim > len(shape):
-        _refuse(call, "with a constant that is neither a number nor one per channel")
     return _along_channels(writer, call.inputs[0], array)
 
 

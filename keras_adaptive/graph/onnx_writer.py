@@ -24,6 +24,11 @@ OPSET = 18
 CHANNEL_STEP, WIDE = 4, 64  # see `_write_convolution`
 IR_VERSION = 9  # of the file; runtimes refuse newer ones than they know
 
+# Layers that compute in floats what they are given as integers. Others leave integers as they are,
+# though Keras states float32 for what they give.
+_MAKE_FLOATS = ("AlignedResize", "BatchNormalization", "Dense", "GlobalAveragePooling2D",
+                "Normalization", "Rescaling", "Thumbnail")
+
 # What was written last, by `Stage`: the key of its weights and settings, and the `OnnxStage`.
 _WRITTEN = weakref.WeakKeyDictionary()
 
@@ -169,7 +174,8 @@ class _StageWriter:
 
     def _write_steps(self, steps):
         if self._pictures in self.stage.needs:
-            self._names[self._pictures] = self.add("Transpose", ["pictures"], perm=[0, 3, 1, 2])
+            self._names[self._pictures] = self.add(
+                "Transpose", [self._converted_pictures()], perm=[0, 3, 1, 2])
         cuts = {}
         for step in steps:
             if isinstance(step, ChannelSlice):
@@ -184,6 +190,16 @@ class _StageWriter:
                 self._write_convolution(step)
             else:
                 self._write_call(step)
+
+    def _converted_pictures(self):
+        """Return the pictures as numbers of the model's dtype, such as without decimals."""
+        import onnx
+
+        dtype = self.specs[self._pictures].dtype
+        if dtype in ("float32", "float64"):
+            return "pictures"
+        cut = self.add("Cast", ["pictures"], to=getattr(onnx.TensorProto, dtype.upper()))
+        return self.add("Cast", [cut], to=onnx.TensorProto.FLOAT)
 
     def _write_slices(self, slices):
         """Write all slices of one value: as one split where they are its parts."""
@@ -230,6 +246,12 @@ class _StageWriter:
                 "float32. Build the model in float32 and give it the weights: "
                 f"`model.set_weights(trained.get_weights())`. {CURE}"
             )
+        if others := self._other_dtypes(call):
+            raise UnsupportedOperationError(
+                f"{call.name!r} ({type(operation).__name__}) computes in {others[0]}, and ONNX "
+                "graphs are written in float32. Put a `keras.layers.Rescaling` in front, which "
+                f"converts what it is given. {CURE}"
+            )
         # Keras has private classes behind its functions, so that names tell them apart.
         write = OPERATIONS.get(type(operation).__name__)
         is_keras = type(operation).__module__.split(".")[0] in ("keras", "keras_adaptive")
@@ -239,6 +261,15 @@ class _StageWriter:
                 f"{CURE}"
             )
         write(self, call)
+
+    def _other_dtypes(self, call):
+        """Return the dtypes but float32 that a call computes in."""
+        dtypes = [self.specs[value].dtype for value in call.outputs]
+        if isinstance(call.operation, keras.layers.Layer) and (
+                type(call.operation).__name__ not in _MAKE_FLOATS):
+            given = [self.specs[value].dtype for value in call.inputs]
+            dtypes += [dtype for dtype in given if not keras.backend.is_float_dtype(dtype)]
+        return [dtype for dtype in dtypes if dtype != "float32"]
 
     # What the operations use.
 

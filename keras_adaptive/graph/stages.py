@@ -4,7 +4,7 @@ import warnings
 
 import keras
 
-from keras_adaptive.graph.calls import flatten
+from keras_adaptive.graph.flattening import flatten
 
 
 class Stage(keras.layers.Layer):

@@ -13,7 +13,7 @@ import keras
 from keras_adaptive.content import DEFAULT_MODEL
 from keras_adaptive.evaluation.arguments import check_exit_macs
 from keras_adaptive.graph import exit_macs, split_into_stages
-from keras_adaptive.graph.calls import trainable_variables
+from keras_adaptive.graph.flattening import trainable_variables
 from keras_adaptive.graph.logits import exits_give_logits
 from keras_adaptive.inference.engines.keras_engine import peek
 

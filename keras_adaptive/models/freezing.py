@@ -4,7 +4,7 @@ Keras keeps it of a model's own layers, and not of the layers inside those, whic
 loading. A network that is rebuilt from its constructor's arguments would forget it altogether.
 """
 
-from keras_adaptive.graph.calls import sublayers
+from keras_adaptive.graph.flattening import sublayers
 
 
 def frozen_positions(model):

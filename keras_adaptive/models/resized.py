@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_adaptive.graph import flatten
-from keras_adaptive.graph.calls import trainable_variables
+from keras_adaptive.graph.flattening import trainable_variables
 from keras_adaptive.graph.logits import exits_give_logits, without_softmax
 
 # What these do to a map of one size holds for another, so that a kernel can be folded behind them.

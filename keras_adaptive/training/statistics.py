@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_adaptive.graph import flatten
-from keras_adaptive.graph.calls import sublayers
+from keras_adaptive.graph.flattening import sublayers
 
 
 def reestimate_statistics(model, pictures, batch_size=256):

@@ -163,6 +163,18 @@ def test_a_gate_of_attention_is_counted():
     assert costs[0] - costs[1] == 5 * 8 * 16
 
 
+@pytest.mark.skipif(not hasattr(keras.layers, "ReversibleEmbedding"), reason="a later Keras")
+@pytest.mark.parametrize("options", [{}, {"tie_weights": False}])
+def test_an_embedding_that_is_reversed_is_a_dense_layer(options):
+    """Looking up costs nothing, also where there are as many numbers as words."""
+    words = keras.Input((7,), dtype="int32")
+    layer = keras.layers.ReversibleEmbedding(5, 5, **options)
+    embedded = layer(words)
+    model = keras.Model(words, [embedded, layer(embedded, reverse=True)])
+
+    assert exit_macs(model) == [0, 7 * 5 * 5]
+
+
 def test_channels_first_costs_the_same():
     shape, spec = (None, 2, 9, 7), [keras.KerasTensor((None, 2, 9, 7))]
     layer = keras.layers.Conv2D(4, 3, data_format="channels_first")

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from keras_adaptive.graph.logits import exits_give_logits, logits_of
+from keras_adaptive.layers import GradientScale
 from keras_adaptive.models import MultiExitModel
 
 
@@ -27,12 +28,40 @@ def test_the_last_operation_tells(features):
         "cast": (keras.ops.cast(half, "float32"), False),
         "linear": (keras.layers.Activation("linear", name="exit")(half), False),
         "sum": (keras.layers.Add()([half, half]), True),
+        "sparsemax": (keras.layers.Dense(3, activation="sparsemax")(features), False),
+        "sparsemax operation": (keras.ops.sparsemax(logits), False),
     }
     model = keras.Model(features, [output for output, _ in outputs.values()])
 
     found = dict(zip(outputs, exits_give_logits(model)))
 
     assert found == {name: is_logits for name, (_, is_logits) in outputs.items()}
+
+
+@pytest.mark.parametrize("layer", [
+    keras.layers.ActivityRegularization(l2=0.1), keras.layers.AlphaDropout(0.5),
+    keras.layers.Dropout(0.5), keras.layers.GaussianDropout(0.5), keras.layers.GaussianNoise(0.5),
+    keras.layers.SpatialDropout2D(0.5), GradientScale(0.5),
+], ids=lambda layer: type(layer).__name__)
+def test_layers_for_training_only_are_looked_through(features, layer):
+    """In inference they pass on what is before them."""
+    probabilities = keras.layers.Dense(3, activation="softmax")(features)
+    outputs = [layer(keras.layers.Reshape((1, 1, x.shape[-1]))(x)) for x in (probabilities,
+                                                                             features)]
+    model = keras.Model(features, outputs)
+
+    assert exits_give_logits(model) == [False, True]
+
+
+def test_an_average_is_what_its_inputs_are(features):
+    """Of probabilities alone it is probabilities, also where these are averages."""
+    softmaxes = [keras.layers.Dense(3, activation="softmax")(features) for _ in range(3)]
+    average = keras.layers.Average()(softmaxes[:2])
+    mixed = keras.layers.Average()([average, keras.layers.Dense(3)(features)])
+    constant = keras.layers.Average()([average, np.ones((1, 3), "float32")])
+    outputs = [average, keras.layers.Average()([average, softmaxes[2]]), mixed, constant]
+
+    assert exits_give_logits(keras.Model(features, outputs)) == [False, False, True, True]
 
 
 class Temperature(keras.layers.Layer):

@@ -295,14 +295,44 @@ def folded_into_the_batch(x):
     (L.Rescaling(1.0, offset=[[[1.0]] * 6] * 5), "neither a number nor one per channel"),
     (L.Normalization(axis=1, mean=[1.0] * 5, variance=[2.0] * 5), "neither a number nor"),
     (lambda x: L.GlobalAveragePooling2D()(x) * np.ones((1, 1, 4), "float32"), "neither a number"),
+    (lambda x: L.GlobalAveragePooling2D()(x) * np.ones((1, 1, 1), "float32"), "neither a number"),
 ], ids=["reshape", "average", "weighted average", "scale per value", "scale per column",
-        "offset per row and column", "normalization of rows", "constant of more axes"])
+        "offset per row and column", "normalization of rows", "constant of more axes",
+        "number of more axes"])
 def test_what_would_fail_or_differ_is_refused(function, message):
     """The error is the one after which `engine="auto"` runs Keras."""
     inputs = keras.Input((5, 6, 4))
     model = keras.Model(inputs, L.Flatten()(function(inputs)))
 
     with pytest.raises(UnsupportedOperationError, match=message):
+        write_stages(split_into_stages(model), [False])
+
+
+@pytest.mark.parametrize("merge", [
+    L.Add, L.Multiply, L.Average, L.Maximum, L.Minimum, L.Subtract, lambda: L.Concatenate(axis=0),
+    lambda: keras.ops.concatenate,
+], ids=["add", "multiply", "average", "maximum", "minimum", "subtract", "concatenate",
+        "concatenate as an operation"])
+@pytest.mark.parametrize("is_tensor", [True, False])
+def test_constants_among_merged_tensors_are_refused(merge, is_tensor):
+    """A call reads no constants, and without them the graph would compute something else."""
+    constant = np.full((1, 4), 2, "float32")
+    if is_tensor:
+        constant = keras.ops.convert_to_tensor(constant)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, merge()([L.Dense(4)(inputs), constant]))
+
+    with pytest.raises(UnsupportedOperationError, match="with a constant among"):
+        write_stages(split_into_stages(model), [False])
+
+
+def test_average_pooling_with_uneven_padding():
+    """Keras on PyTorch counts what it pads there, which ONNX does not."""
+    model = model_of([L.AveragePooling2D((2, 3), padding="same")])
+
+    if keras.backend.backend() != "torch":
+        return assert_writes(model)
+    with pytest.raises(UnsupportedOperationError, match="more padding on one side"):
         write_stages(split_into_stages(model), [False])
 
 
@@ -342,3 +372,51 @@ def test_a_setting_that_was_changed_is_written_anew():
     layer.activation = keras.activations.tanh
     (tanh,) = write_stages(stages, [True])
     assert b"Tanh" in tanh.model and b"Tanh" not in relu.model
+
+
+@pytest.mark.parametrize("function, dtype", [
+    (lambda x: x * 2, "uint8"), (lambda x: x * 2, "float16"), (lambda x: x / 255, "float16"),
+    (lambda x: L.Add()([x, x]), "uint8"), (lambda x: L.Average()([x, x]), "uint8"),
+    (lambda x: L.ZeroPadding2D(1)(x) * 2, "uint8"),
+], ids=["product", "product of halves", "quotient of halves", "sum", "average",
+        "behind a layer that leaves integers"])
+def test_operations_in_other_dtypes_are_refused(function, dtype):
+    """Twice 200 is 144 in uint8, also where Keras states float32; the graph would not wrap."""
+    inputs = keras.Input((5, 4, 3), dtype=dtype)
+    model = keras.Model(inputs, L.Flatten()(L.Rescaling(0.1)(function(inputs))))
+
+    with pytest.raises(UnsupportedOperationError, match=f"computes in {dtype}"):
+        write_stages(split_into_stages(model), [False])
+
+
+@pytest.mark.parametrize("function", [
+    L.Rescaling(1 / 255), lambda x: x / 255, lambda x: keras.ops.mean(x, axis=(1, 2)),
+    L.Normalization(mean=[1.0] * 4, variance=[4.0] * 4), AlignedResize(5, 3), Thumbnail(2),
+    L.GlobalAveragePooling2D(), L.BatchNormalization(),
+], ids=["rescaling", "quotient", "mean", "normalization", "resize", "thumbnail",
+        "global average", "batch norm"])
+def test_pictures_of_integers(function):
+    """What makes float32 of them is written, and cuts decimals as the model does."""
+    inputs = keras.Input((8, 6, 4), dtype="uint8")
+    model = keras.Model(inputs, L.Flatten()(function(inputs)))
+    pictures = np.random.default_rng(0).uniform(0, 255, (3, 8, 6, 4)).astype("float32")
+
+    (received,) = run_stages(write_stages(split_into_stages(model), [False]), pictures)
+
+    (expected,) = outputs_of(model, pictures.astype("uint8"))
+    np.testing.assert_allclose(received, expected, rtol=1e-5)
+
+
+def test_whole_numbers_are_the_same_as_floats():
+    """To the bit, whatever dtype the network takes."""
+    layers = [L.Rescaling(1 / 255), L.Conv2D(8, 3), L.Flatten()]
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 9, 7, 4)).astype("float32")
+    answers = []
+    for dtype in ("float32", "uint8"):
+        inputs = x = keras.Input((9, 7, 4), dtype=dtype)
+        for layer in layers:
+            x = layer(x)
+        written = write_stages(split_into_stages(keras.Model(inputs, x)), [True])
+        answers.extend(run_stages(written, pictures))
+
+    np.testing.assert_array_equal(*answers)
