@@ -3,6 +3,7 @@
 import csv
 import pathlib
 import threading
+import warnings
 
 BAD_FILES = "bad_files.csv"  # in a run's folder
 
@@ -28,7 +29,7 @@ class BadPictures:
 
         Args:
             path: path of a `.csv` file of the columns `file` and `reason`. What it lists already
-                stays in it, and is not listed again.
+                stays in it, and is not listed again. Bytes of names that are not UTF-8 are escaped.
         """
         with self._lock:
             self._path = pathlib.Path(path)
@@ -36,14 +37,24 @@ class BadPictures:
             self._write()
 
     def _write(self):
-        new = {name: reason for name, reason in self.reasons.items() if name not in self._written}
+        new = {name: reason for name, reason in self.reasons.items()
+               if _escaped(name) not in self._written}
         if self._path is None or not new:
             return
-        is_new = not self._path.exists()
-        # Line by line as they are met: a run that is killed has named them.
-        with open(self._path, "a", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([("file", "reason")] * is_new + list(new.items()))
-        self._written.update(new)
+        try:
+            is_new = not self._path.exists()
+            # Line by line as they are met: a run that is killed has named them.
+            with open(self._path, "a", encoding="utf-8", errors="backslashreplace",
+                      newline="") as file:
+                csv.writer(file).writerows([("file", "reason")] * is_new + list(new.items()))
+        except OSError as error:
+            # Training is worth more than its list.
+            warnings.warn(
+                f"{self._path} cannot be written: {error}. Files that cannot be read are no longer "
+                "listed there; the warning at the end names them.", stacklevel=2)
+            self._path = None
+            return
+        self._written.update(map(_escaped, new))
 
 
 def keep_bad_files(data, folder):
@@ -61,5 +72,11 @@ def keep_bad_files(data, folder):
 def _read(path):
     if not path.exists():
         return set()
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8", errors="backslashreplace", newline="") as file:
         return {row[0] for row in csv.reader(file) if row}
+
+
+def _escaped(name):
+    """Return a file's name as the list shows it: Python keeps bytes that are no UTF-8 as halves of
+    surrogate pairs, which no file of text takes."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
