@@ -80,10 +80,6 @@ class MultiExitModel(keras.Model):
             )
         if exit_weights is not None:
             _check_exit_weights(exit_weights, self.num_exits, self.name)
-        # Compiling hundreds of thin layers with XLA or inductor takes minutes and gains nothing on
-        # TensorFlow and PyTorch; JAX has no other way to run fast.
-        is_eager = kwargs.get("run_eagerly", False)
-        kwargs.setdefault("jit_compile", keras.backend.backend() == "jax" and not is_eager)
         metrics = _flat_list("metrics", metrics)
         weighted_metrics = _flat_list("weighted_metrics", kwargs.pop("weighted_metrics", None))
         exit_weights = None if exit_weights is None else [float(w) for w in exit_weights]
@@ -106,6 +102,11 @@ class MultiExitModel(keras.Model):
             "weighted_metrics": weighted_metrics,
             **kwargs,
         })
+        # Compiling hundreds of thin layers with XLA or inductor takes minutes and gains nothing on
+        # TensorFlow and PyTorch; JAX has no other way to run fast. A file does not keep this
+        # choice: it may be read on another backend.
+        is_eager = kwargs.get("run_eagerly", False)
+        kwargs.setdefault("jit_compile", keras.backend.backend() == "jax" and not is_eager)
         super().compile(
             optimizer=optimizer,
             loss=[_loss_on_logits(loss) for _ in self.outputs],

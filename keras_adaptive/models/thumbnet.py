@@ -238,11 +238,18 @@ class ThumbNet(keras.Model):
             **kwargs: as in `keras.Model.compile`. `jit_compile` is on for JAX only by default.
         """
         # As in `MultiExitModel`.
+        self._keeps_jit_compile = "jit_compile" in kwargs
         is_eager = kwargs.get("run_eagerly", False)
         kwargs.setdefault("jit_compile", keras.backend.backend() == "jax" and not is_eager)
         if loss is None:
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         super().compile(optimizer=optimizer, loss=loss, metrics=list(metrics or ()), **kwargs)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config and not self._keeps_jit_compile:
+            del config["jit_compile"]
+        return config
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))

@@ -244,3 +244,15 @@ def test_a_single_metric_needs_no_list(numbers):
 def test_wrong_compile_arguments_are_told(arguments, message):
     with pytest.raises(ValueError, match=message):
         small_model().compile("sgd", **arguments)
+
+
+@pytest.mark.parametrize("given", [{}, {"jit_compile": False}, {"jit_compile": True}])
+def test_a_file_keeps_how_to_compile_only_where_it_was_asked_for(given):
+    """What is fast on the backend that writes a file is slow on the one that reads it."""
+    model = small_model()
+    model.compile("sgd", **given)
+
+    config = model.get_compile_config()
+
+    assert {key: config[key] for key in config if key == "jit_compile"} == given
+    assert model.jit_compile is given.get("jit_compile", keras.backend.backend() == "jax")

@@ -467,3 +467,18 @@ def test_a_network_of_keras_applications_is_a_teacher():
     assert_allclose(values(keras.ops.softmax(model.teacher(x))), values(teacher(x)), atol=1e-5)
     assert model.student.count_params() == network.count_params()
     assert model.teacher.get_layer(model.taps[0]).output.shape[1:3] == (2, 2)
+
+
+@pytest.mark.parametrize("given", [{}, {"jit_compile": False}])
+def test_a_file_keeps_how_to_compile_only_where_it_was_asked_for(given):
+    """What is fast on the backend that writes a file is slow on the one that reads it."""
+    model = make()
+    model.compile("sgd", **given)
+
+    config = model.get_compile_config()
+
+    assert {key: config[key] for key in config if key == "jit_compile"} == given
+    assert model.jit_compile is given.get("jit_compile", keras.backend.backend() == "jax")
+    again = make()
+    again.compile_from_config(config)
+    assert again.get_compile_config() == config
