@@ -65,8 +65,8 @@ class MultiExitModel(keras.Model):
             **kwargs: as in `keras.Model.compile`. `jit_compile` is on for JAX only by default.
 
         Raises:
-            ValueError: If `exit_weights` are not one number of 0 or more per exit, or `loss` or a
-                metric is given per exit: one serves all.
+            ValueError: If `exit_weights` are not one number of 0 or more per exit, `loss` or a
+                metric is given per exit: one serves all, or `loss` names one of probabilities.
         """
         if isinstance(loss, (list, tuple, dict)):
             raise ValueError(
@@ -109,7 +109,7 @@ class MultiExitModel(keras.Model):
         kwargs.setdefault("jit_compile", keras.backend.backend() == "jax" and not is_eager)
         super().compile(
             optimizer=optimizer,
-            loss=[_loss_on_logits(loss) for _ in self.outputs],
+            loss=[loss_on_logits(loss) for _ in self.outputs],
             loss_weights=loss_weights,
             metrics=self._copies(metrics),
             weighted_metrics=self._copies(weighted_metrics),
@@ -191,18 +191,34 @@ class ConfiguredModel(MultiExitModel):
             return cls(**arguments)
 
 
+# Without arguments, as Keras makes them of their names, they take probabilities.
 _CROSS_ENTROPIES = {
-    "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
-    "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
+    name: loss
+    for loss, *names in (
+        (keras.losses.SparseCategoricalCrossentropy, "sparse_categorical_crossentropy"),
+        (keras.losses.CategoricalCrossentropy, "categorical_crossentropy"),
+        (keras.losses.CategoricalFocalCrossentropy, "categorical_focal_crossentropy"),
+        (keras.losses.BinaryCrossentropy, "binary_crossentropy", "bce", "BCE"),
+        (keras.losses.BinaryFocalCrossentropy, "binary_focal_crossentropy"),
+    )
+    for name in (loss.__name__, *names)
 }
+_DIVERGENCES = ("KLDivergence", "kl_divergence", "kld", "KLD")
 
 
-def _loss_on_logits(loss):
+def loss_on_logits(loss):
+    """Return a loss given as for `MultiExitModel.compile` as one of labels and logits."""
     if loss is None:
         loss = "sparse_categorical_crossentropy"
-    if isinstance(loss, str) and loss in _CROSS_ENTROPIES:
-        return _CROSS_ENTROPIES[loss](from_logits=True)
-    return loss
+    if not isinstance(loss, str):
+        return loss
+    if loss in _DIVERGENCES:
+        raise ValueError(
+            f"{loss!r} takes probabilities, and a network that learns gives logits. Use "
+            "'categorical_crossentropy', which differs from it by a constant, or a function: "
+            "`lambda y, logits: keras.losses.kl_divergence(y, keras.ops.softmax(logits))`."
+        )
+    return _CROSS_ENTROPIES[loss](from_logits=True) if loss in _CROSS_ENTROPIES else loss
 
 
 class _Untracked:
