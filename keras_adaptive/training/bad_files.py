@@ -1,5 +1,6 @@
 """Which pictures could not be read: in memory, and in a file that outlives the run."""
 
+import contextlib
 import csv
 import pathlib
 import threading
@@ -14,6 +15,7 @@ class BadPictures:
     def __init__(self):
         self.reasons = {}
         self.grey = set()  # names of those that were brought to RGB
+        self.failures = []  # exceptions that ended the reading
         self._lock = threading.Lock()
         self._path = None
         self._written = set()
@@ -67,6 +69,27 @@ def keep_bad_files(data, folder):
     for part in (data.train, data.validation):
         if hasattr(part, "keep_bad_files"):
             part.keep_bad_files(pathlib.Path(folder) / BAD_FILES)
+
+
+@contextlib.contextmanager
+def raising_own_failure(data):
+    """Raise what ended the reading of pictures itself where a backend raises something else for it.
+
+    TensorFlow turns every exception of a pipeline into one whose message is a traceback.
+
+    Args:
+        data: `PhotographData`, whose pictures are read inside the `with` block, or `Data`.
+    """
+    noted = [part.failures for part in (data.train, data.validation) if hasattr(part, "failures")]
+    for failures in noted:
+        failures.clear()
+    try:
+        yield
+    except Exception as error:
+        first = next((failures[0] for failures in noted if failures), error)
+        if first is error:
+            raise
+        raise first from error
 
 
 def _read(path):
