@@ -31,6 +31,8 @@ def main(argv=None):
     arguments = make_parser().parse_args(argv)
     if argv is None and arguments.command == "train":  # a process of its own
         process.restart_for_training(arguments.recipe)
+    if hasattr(sys.stdout, "reconfigure"):  # a file's name may be no UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if not (_is_export(arguments) or _is_resizing(arguments)):
             _import_keras()

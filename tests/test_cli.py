@@ -1,8 +1,10 @@
 """The command line: results on standard output, one message for an error, exit status."""
 
+import io
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -111,6 +113,20 @@ def test_threshold_may_differ_between_exits(untrained_zoo, capsys):
 
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {answer["exit"] for answer in answers} == {2}
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_name_that_is_not_utf_8_is_printed_escaped(untrained_zoo, options, tmp_path, monkeypatch):
+    """One old name in a folder does not lose the answer for the others."""
+    shutil.copy(FOLDER / "cat_0000.png", os.fsencode(tmp_path) + b"/caf\xe9.png")
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    monkeypatch.setattr("sys.stdout", out)
+
+    status = cli.main(["predict", str(tmp_path), *options])
+
+    out.flush()
+    assert status == 0
+    assert b"caf\\udce9.png" in out.buffer.getvalue()
 
 
 @pytest.mark.parametrize("arguments, message", [
