@@ -54,9 +54,20 @@ class Split:
 
         Args:
             size: int. Side of the square pictures wanted.
+
+        Raises:
+            ValueError: If the pictures are not square, which would be squashed.
         """
-        if self.x.shape[1:3] == (size, size):
+        height, width = self.x.shape[1:3]
+        if height == width == size:
             return self
+        if height != width:
+            raise ValueError(
+                f"Pictures of {height} x {width} pixels would be squashed to {size} x {size}. Cut "
+                "the centre square out first: `side = min(height, width)`, "
+                "`top, left = (height - side) // 2, (width - side) // 2`, "
+                "`x[:, top:top + side, left:left + side]`."
+            )
         resized = np.empty((len(self), size, size, self.x.shape[3]), "uint8")
         for i in range(0, len(self), 1000):
             part = keras.ops.convert_to_numpy(keras.ops.image.resize(
