@@ -4,6 +4,8 @@
 its parts. The paper's formulas, weights and schedules were not at hand: those here are ours.
 """
 
+import math
+
 import keras
 from keras import ops
 
@@ -82,10 +84,10 @@ class ThumbNet(keras.Model):
                  name="thumbnet", **kwargs):
         super().__init__(name=name, **kwargs)
         weights = (classification_weight, distillation_weight, feature_weight, moment_weight)
-        if any(not weight >= 0 for weight in weights) or not temperature > 0:
+        if not (all(0 <= weight < math.inf for weight in weights) and 0 < temperature < math.inf):
             raise ValueError(
-                "The weights of the losses are 0 or more, `temperature` is above 0. Received: "
-                f"{dict(zip(_TERMS, weights))}, temperature={temperature}."
+                "The weights of the losses are 0 or more, `temperature` is above 0, all finite. "
+                f"Received: {dict(zip(_TERMS, weights))}, temperature={temperature}."
             )
         if moment_reference not in ("image", "area"):
             raise ValueError("`moment_reference` is 'image' or 'area'. "

@@ -376,8 +376,9 @@ def test_errors_say_the_cure(x):
         make(taps=["pool"])
     with pytest.raises(ValueError, match="no layer 'pictures'"):
         make(taps=["pictures"])
-    with pytest.raises(ValueError, match="weights of the losses are 0 or more"):
-        make(feature_weight=-1)
+    for wrong in ({"feature_weight": -1}, {"moment_weight": np.inf}, {"temperature": np.inf}):
+        with pytest.raises(ValueError, match="weights of the losses are 0 or more.*all finite"):
+            make(**wrong)
     with pytest.raises(ValueError, match="'image' or 'area'"):
         make(moment_reference="nearest")
     with pytest.raises(ValueError, match="'teacher' or 'random'"):
