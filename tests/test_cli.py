@@ -294,6 +294,20 @@ def test_train_hands_recipe_data_and_folder_on(data_file, tmp_path, monkeypatch,
     assert str(tmp_path) in capsys.readouterr().out
 
 
+def test_phases_larger_than_a_folders_pictures_are_refused_before_these_are_read(tmp_path, capsys):
+    """Files of a folder with a test part are read once, at the last phase's size."""
+    text = (content.folder("recipes") / "ranet_cifar10.toml").read_text(encoding="utf-8")
+    phases = "phases = [{epochs = 1, image_size = 64}, {epochs = 1, image_size = 32}]"
+    start = text.index("phases = ")
+    end = text.index("\n]", start) + 2
+    (tmp_path / "larger.toml").write_text(text[:start] + phases + text[end:], encoding="utf-8")
+
+    status = cli.main(["train", str(tmp_path / "larger.toml"), "--data", str(tmp_path)])
+
+    assert status == 1
+    assert "Let no phase have larger ones than the last" in capsys.readouterr().err
+
+
 def test_precisions_offered_are_those_of_recipes():
     assert cli_arguments.PRECISIONS == recipe_tables.PRECISIONS
 

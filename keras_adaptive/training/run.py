@@ -18,7 +18,7 @@ from keras_adaptive.files import write_whole
 from keras_adaptive.models.precision import use_precision
 from keras_adaptive.training.averaging import STATISTICS_PICTURES, AveragedWeights
 from keras_adaptive.training.bad_files import keep_bad_files, raising_own_failure
-from keras_adaptive.training.datasets import check_labels, steps_per_epoch
+from keras_adaptive.training.datasets import check_channels, check_labels, steps_per_epoch
 from keras_adaptive.training.photographs import Photographs
 
 STATE = "state.h5"  # everything needed to go on after the last validated epoch
@@ -169,6 +169,7 @@ def _check_data(data, recipe, model):
     """Raise before the first epoch what would be found after it, or never."""
     for part in (data.train, data.validation):
         check_labels(part, model.output_shape)
+        check_channels(part, model.input_shape)
     shape = model.output_shape[0] if isinstance(model.output_shape, list) else model.output_shape
     if len(data.class_names) != shape[-1]:
         raise ValueError(

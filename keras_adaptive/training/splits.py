@@ -16,17 +16,19 @@ class Split:
     y: np.ndarray
 
     def __post_init__(self):
+        if self.x.ndim != 4 or self.x.dtype != np.uint8:
+            cure = (" Values from 0 to 1 become such by `np.rint(255 * x).astype('uint8')`."
+                    if self.x.dtype.kind == "f" else "")
+            raise ValueError(
+                "Pictures of a split have the shape (n, height, width, channels) and dtype uint8. "
+                f"Received: shape {self.x.shape}, dtype {self.x.dtype}.{cure}"
+            )
+        object.__setattr__(self, "y", read_labels(self.y, "`y` of a split"))
         if len(self.x) != len(self.y):
             raise ValueError(
                 f"A split needs one label per picture. Received {len(self.x)} pictures and "
                 f"{len(self.y)} labels."
             )
-        if self.x.ndim != 4 or self.x.dtype != np.uint8:
-            raise ValueError(
-                "Pictures of a split have the shape (n, height, width, channels) and dtype uint8. "
-                f"Received: shape {self.x.shape}, dtype {self.x.dtype}."
-            )
-        object.__setattr__(self, "y", read_labels(self.y, "`y` of a split"))
 
     def __len__(self):
         return len(self.y)

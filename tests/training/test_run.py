@@ -14,6 +14,7 @@ from keras_adaptive import models, recipes, zoo
 from keras_adaptive.training import Recipe, train
 from keras_adaptive.training import run as run_module
 from keras_adaptive.training.recipe_tables import Phase
+from keras_adaptive.training.splits import Split
 
 
 @pytest.fixture
@@ -213,6 +214,7 @@ def test_a_diverged_run_stops_and_keeps_what_was_before(short, tiny_data, tmp_pa
 @pytest.mark.parametrize("changes, message", [
     ({"class_names": tuple("abc")}, "tells 10 classes apart, the data has names for 3"),
     ({"validation": 11}, "labels from 0 to 11"),
+    ({"train": Split(np.zeros((8, 32, 32, 1), "uint8"), np.zeros(8, int))}, "of 3 channels"),
 ])
 def test_unfit_data_is_refused_before_the_first_epoch(recipe, tiny_data, tmp_path, monkeypatch,
                                                       changes, message):
