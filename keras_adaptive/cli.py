@@ -31,6 +31,8 @@ def main(argv=None):
     arguments = make_parser().parse_args(argv)
     if argv is None and arguments.command == "train":  # a process of its own
         process.restart_for_training(arguments.recipe)
+    if hasattr(sys.stdout, "reconfigure"):  # a file's name may be no UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if not (_is_export(arguments) or _is_resizing(arguments)):
             _import_keras()
@@ -123,7 +125,12 @@ def _evaluate(arguments):
     from keras_adaptive.evaluation.arguments import check_shared_thresholds
     from keras_adaptive.evaluation.operating_points import evaluate, spread, write_points
     from keras_adaptive.plots import check_figure_path, save_figure
-    from keras_adaptive.training.datasets import check_classes, check_labels, load_data
+    from keras_adaptive.training.datasets import (
+        check_channels,
+        check_classes,
+        check_labels,
+        load_data,
+    )
 
     if arguments.plot:
         check_figure_path(arguments.plot)
@@ -137,6 +144,7 @@ def _evaluate(arguments):
         check_classes(data, arguments.data, model.name, model.class_names)
         test = spread(data.test, arguments.num_pictures).resized(size)
         check_labels(test, model.output_shape)
+        check_channels(test, model.input_shape)
         points = evaluate(model, test, arguments.threshold, arguments.batch_size, verbose=1)
     _print(_points_table(points, model.name, len(test)))
     if arguments.output:
@@ -240,15 +248,17 @@ def _list(arguments):
 def _train(arguments):
     from keras_adaptive import recipes
     from keras_adaptive.training import train
-    from keras_adaptive.training.datasets import load_data
+    from keras_adaptive.training.datasets import check_phases, load_data
 
     recipe = recipes.load(arguments.recipe)
     if arguments.precision:
         training = dataclasses.replace(recipe.training, precision=arguments.precision)
         recipe = dataclasses.replace(recipe, training=training)
     folder = arguments.folder or os.path.join("runs", recipe.name)
+    source = arguments.data or recipe.data["name"]
+    check_phases(source, [phase.image_size for phase in recipe.training.phases])
     with contextlib.redirect_stdout(sys.stderr):  # the progress of `fit`
-        data = load_data(arguments.data or recipe.data["name"], recipe.image_size)
+        data = load_data(source, recipe.image_size)
         train(recipe, data, folder, verbose=1)
     print(f"Weights, log and state: {os.path.abspath(folder)}")
 

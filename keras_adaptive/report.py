@@ -30,7 +30,7 @@ from keras_adaptive.evaluation.operating_points import operating_points, spread,
 from keras_adaptive.plots import plot_gallery, plot_thumbnails, save_figure
 from keras_adaptive.published_results import read_published
 from keras_adaptive.thumbnails import quantize
-from keras_adaptive.training.datasets import check_classes, check_labels, load_data
+from keras_adaptive.training.datasets import check_channels, check_classes, check_labels, load_data
 from keras_adaptive.training.photographs import Photographs
 from keras_adaptive.training.tfds_examples import is_tfds_name
 
@@ -100,6 +100,7 @@ def measure_parts(entry, parts, source, num_pictures=None, batch_size=256, verbo
     model = zoo.load(entry.name, pretrained=True)
     for part in (validation, test):
         check_labels(part, model.output_shape)
+        check_channels(part, model.input_shape)
     fitted, measured = (ExitOutputs.from_model(model, part.pictures, part.y, batch_size, verbose)
                         for part in (validation, test))
     thumbnails = None

@@ -13,6 +13,7 @@ from keras_adaptive.agreement import Agreement, measure_agreement
 from keras_adaptive.files import write_whole
 from keras_adaptive.graph import exit_macs, exit_parameters, peak_activations
 from keras_adaptive.graph.logits import exits_give_logits
+from keras_adaptive.labels import read_labels
 from keras_adaptive.shrinking import read_reduced, shrink, thumbnail_ratio
 from keras_adaptive.thumbnail_quality import ThumbnailQuality, average, measure_thumbnails
 from keras_adaptive.thumbnails import encode, quantize
@@ -189,7 +190,7 @@ def report(thumbnet, pictures, labels=None, *, batch_sizes=(1, 32), repeats=20, 
         thumbnet: has the Functional models `downscaler` (pictures 0 to 255 to thumbnails 0 to 255),
             `student` and `teacher` (to logits or probabilities), as `ThumbNet` does.
         pictures: uint8 array `(n, height, width, 3)`, of the teacher's size.
-        labels: int array `(n,)`, or None: no accuracies, and no losses by class.
+        labels: int array `(n,)` or `(n, 1)`, or None: no accuracies, and no losses by class.
         batch_sizes: sequence of ints. Pictures that are classified together in timed calls.
         repeats: int. Timed rounds.
         engine: string, as in `compile_whole`.
@@ -201,7 +202,9 @@ def report(thumbnet, pictures, labels=None, *, batch_sizes=(1, 32), repeats=20, 
     Raises:
         ValueError: If pictures and labels are not of these shapes, or do not fit the networks.
     """
-    pictures = _check_pictures(pictures, labels, thumbnet.teacher)
+    pictures = _check_pictures(pictures, thumbnet.teacher)
+    if labels is not None:
+        labels = read_labels(labels, "`labels`", len(pictures))
     networks = {"teacher": _copy_of_graph(thumbnet.teacher),
                 "student": _copy_of_graph(thumbnet.student),
                 "downscaler + student": _in_a_row(thumbnet.downscaler, thumbnet.student)}
@@ -231,7 +234,7 @@ def report(thumbnet, pictures, labels=None, *, batch_sizes=(1, 32), repeats=20, 
         len(pictures), engine, describe_machine())
 
 
-def _check_pictures(pictures, labels, teacher):
+def _check_pictures(pictures, teacher):
     pictures, size = np.asarray(pictures), tuple(teacher.inputs[0].shape[1:])
     if pictures.ndim != 4 or pictures.dtype != np.uint8 or not len(pictures) or any(
             a != b for a, b in zip(pictures.shape[1:], size) if b is not None):
@@ -239,9 +242,6 @@ def _check_pictures(pictures, labels, teacher):
             f"`pictures` are a uint8 array (n, height, width, channels) of the teacher's size "
             f"{size}. Received: {pictures.dtype} of shape {pictures.shape}."
         )
-    if labels is not None and np.shape(labels) != (len(pictures),):
-        raise ValueError(f"`labels` has the shape ({len(pictures)},), one a picture. Received: "
-                         f"{np.shape(labels)}.")
     return pictures
 
 
@@ -276,7 +276,7 @@ def _logits(network, program, inputs):
 def _accuracy(logits, labels):
     if labels is None:
         return None
-    return float((logits.argmax(axis=1) == np.asarray(labels)).mean())
+    return float((logits.argmax(axis=1) == labels).mean())
 
 
 def _time_decoding(pictures, thumbnails, ratio, quality, repeats):

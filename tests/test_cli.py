@@ -1,8 +1,10 @@
 """The command line: results on standard output, one message for an error, exit status."""
 
+import io
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -111,6 +113,20 @@ def test_threshold_may_differ_between_exits(untrained_zoo, capsys):
 
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {answer["exit"] for answer in answers} == {2}
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_name_that_is_not_utf_8_is_printed_escaped(untrained_zoo, options, tmp_path, monkeypatch):
+    """One old name in a folder does not lose the answer for the others."""
+    shutil.copy(FOLDER / "cat_0000.png", os.fsencode(tmp_path) + b"/caf\xe9.png")
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    monkeypatch.setattr("sys.stdout", out)
+
+    status = cli.main(["predict", str(tmp_path), *options])
+
+    out.flush()
+    assert status == 0
+    assert b"caf\\udce9.png" in out.buffer.getvalue()
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -276,6 +292,20 @@ def test_train_hands_recipe_data_and_folder_on(data_file, tmp_path, monkeypatch,
     assert (recipe.name, recipe.training.precision) == ("ranet_cifar10", "float32")
     assert (len(data.train), folder) == (20, str(tmp_path))
     assert str(tmp_path) in capsys.readouterr().out
+
+
+def test_phases_larger_than_a_folders_pictures_are_refused_before_these_are_read(tmp_path, capsys):
+    """Files of a folder with a test part are read once, at the last phase's size."""
+    text = (content.folder("recipes") / "ranet_cifar10.toml").read_text(encoding="utf-8")
+    phases = "phases = [{epochs = 1, image_size = 64}, {epochs = 1, image_size = 32}]"
+    start = text.index("phases = ")
+    end = text.index("\n]", start) + 2
+    (tmp_path / "larger.toml").write_text(text[:start] + phases + text[end:], encoding="utf-8")
+
+    status = cli.main(["train", str(tmp_path / "larger.toml"), "--data", str(tmp_path)])
+
+    assert status == 1
+    assert "Let no phase have larger ones than the last" in capsys.readouterr().err
 
 
 def test_precisions_offered_are_those_of_recipes():

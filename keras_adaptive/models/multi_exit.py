@@ -66,8 +66,8 @@ class MultiExitModel(keras.Model):
             **kwargs: as in `keras.Model.compile`. `jit_compile` is on for JAX only by default.
 
         Raises:
-            ValueError: If `exit_weights` are not one number of 0 or more per exit, or `loss` or a
-                metric is given per exit: one serves all.
+            ValueError: If `exit_weights` are not one number of 0 or more per exit, `loss` or a
+                metric is given per exit: one serves all, or `loss` names one of probabilities.
         """
         if isinstance(loss, (list, tuple, dict)):
             raise ValueError(
@@ -81,10 +81,6 @@ class MultiExitModel(keras.Model):
             )
         if exit_weights is not None:
             _check_exit_weights(exit_weights, self.num_exits, self.name)
-        # Compiling hundreds of thin layers with XLA or inductor takes minutes and gains nothing on
-        # TensorFlow and PyTorch; JAX has no other way to run fast.
-        is_eager = kwargs.get("run_eagerly", False)
-        kwargs.setdefault("jit_compile", keras.backend.backend() == "jax" and not is_eager)
         metrics = _flat_list("metrics", metrics)
         weighted_metrics = _flat_list("weighted_metrics", kwargs.pop("weighted_metrics", None))
         exit_weights = None if exit_weights is None else [float(w) for w in exit_weights]
@@ -107,9 +103,14 @@ class MultiExitModel(keras.Model):
             "weighted_metrics": weighted_metrics,
             **kwargs,
         })
+        # Compiling hundreds of thin layers with XLA or inductor takes minutes and gains nothing on
+        # TensorFlow and PyTorch; JAX has no other way to run fast. A file does not keep this
+        # choice: it may be read on another backend.
+        is_eager = kwargs.get("run_eagerly", False)
+        kwargs.setdefault("jit_compile", keras.backend.backend() == "jax" and not is_eager)
         super().compile(
             optimizer=optimizer,
-            loss=[_loss_on_logits(loss) for _ in self.outputs],
+            loss=[loss_on_logits(loss) for _ in self.outputs],
             loss_weights=loss_weights,
             metrics=self._copies("metrics", metrics),
             weighted_metrics=self._copies("weighted_metrics", weighted_metrics),
@@ -211,18 +212,34 @@ def plain(value):
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
+# Without arguments, as Keras makes them of their names, they take probabilities.
 _CROSS_ENTROPIES = {
-    "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
-    "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
+    name: loss
+    for loss, *names in (
+        (keras.losses.SparseCategoricalCrossentropy, "sparse_categorical_crossentropy"),
+        (keras.losses.CategoricalCrossentropy, "categorical_crossentropy"),
+        (keras.losses.CategoricalFocalCrossentropy, "categorical_focal_crossentropy"),
+        (keras.losses.BinaryCrossentropy, "binary_crossentropy", "bce", "BCE"),
+        (keras.losses.BinaryFocalCrossentropy, "binary_focal_crossentropy"),
+    )
+    for name in (loss.__name__, *names)
 }
+_DIVERGENCES = ("KLDivergence", "kl_divergence", "kld", "KLD")
 
 
-def _loss_on_logits(loss):
+def loss_on_logits(loss):
+    """Return a loss given as for `MultiExitModel.compile` as one of labels and logits."""
     if loss is None:
         loss = "sparse_categorical_crossentropy"
-    if isinstance(loss, str) and loss in _CROSS_ENTROPIES:
-        return _CROSS_ENTROPIES[loss](from_logits=True)
-    return loss
+    if not isinstance(loss, str):
+        return loss
+    if loss in _DIVERGENCES:
+        raise ValueError(
+            f"{loss!r} takes probabilities, and a network that learns gives logits. Use "
+            "'categorical_crossentropy', which differs from it by a constant, or a function: "
+            "`lambda y, logits: keras.losses.kl_divergence(y, keras.ops.softmax(logits))`."
+        )
+    return _CROSS_ENTROPIES[loss](from_logits=True) if loss in _CROSS_ENTROPIES else loss
 
 
 class _Untracked:

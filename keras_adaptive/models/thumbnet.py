@@ -4,10 +4,14 @@
 its parts. The paper's formulas, weights and schedules were not at hand: those here are ours.
 """
 
+import math
+
 import keras
 from keras import ops
 
+from keras_adaptive.graph.flattening import sublayers
 from keras_adaptive.layers import Thumbnail
+from keras_adaptive.models.multi_exit import loss_on_logits
 from keras_adaptive.models.resized import copy_for_size
 from keras_adaptive.models.thumbnet_parts import (
     check_downscaler,
@@ -80,10 +84,10 @@ class ThumbNet(keras.Model):
                  name="thumbnet", **kwargs):
         super().__init__(name=name, **kwargs)
         weights = (classification_weight, distillation_weight, feature_weight, moment_weight)
-        if any(not weight >= 0 for weight in weights) or not temperature > 0:
+        if not (all(0 <= weight < math.inf for weight in weights) and 0 < temperature < math.inf):
             raise ValueError(
-                "The weights of the losses are 0 or more, `temperature` is above 0. Received: "
-                f"{dict(zip(_TERMS, weights))}, temperature={temperature}."
+                "The weights of the losses are 0 or more, `temperature` is above 0, all finite. "
+                f"Received: {dict(zip(_TERMS, weights))}, temperature={temperature}."
             )
         if moment_reference not in ("image", "area"):
             raise ValueError("`moment_reference` is 'image' or 'area'. "
@@ -233,26 +237,40 @@ class ThumbNet(keras.Model):
 
         Args:
             optimizer: as in `keras.Model.compile`.
-            loss: of labels and logits. Defaults to sparse categorical cross-entropy on logits.
+            loss: as in `MultiExitModel.compile`, of labels and logits. Defaults to sparse
+                categorical cross-entropy.
             metrics: as in `keras.Model.compile`; they see the student's logits.
-            **kwargs: as in `keras.Model.compile`. `jit_compile` is on for JAX only by default.
+            **kwargs: as in `keras.Model.compile`. `jit_compile` is on for JAX only by default. The
+                loss is scaled where any part computes in float16, whatever the policy of the whole.
         """
         # As in `MultiExitModel`.
+        self._keeps_jit_compile = "jit_compile" in kwargs
         is_eager = kwargs.get("run_eagerly", False)
         kwargs.setdefault("jit_compile", keras.backend.backend() == "jax" and not is_eager)
-        if loss is None:
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        super().compile(optimizer=optimizer, loss=loss, metrics=list(metrics or ()), **kwargs)
+        optimizer = keras.optimizers.get(optimizer)
+        is_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        if (optimizer and not is_scaled and kwargs.get("auto_scale_loss", True)
+                and _computes_in_float16(self)):
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        super().compile(optimizer=optimizer, loss=loss_on_logits(loss),
+                        metrics=list(metrics or ()), **kwargs)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config and not self._keeps_jit_compile:
+            del config["jit_compile"]
+        return config
 
     def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        # The optimizer comes as it was, scaling or not.
+        self.compile(**keras.saving.deserialize_keras_object(config), auto_scale_loss=False)
         self.optimizer.build(self.trainable_variables)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         kept, y = (y, y["labels"]) if isinstance(y, dict) else (None, y)
         if not isinstance(y_pred, dict):
             loss = super().compute_loss(x, y, y_pred, sample_weight, training)
-            self._log({"classification": loss - self._penalty()})
+            self._log({"classification": loss - self._penalty()}, ops.shape(y_pred)[0])
             return loss
         terms = {}
         penalty = self._penalty()
@@ -280,18 +298,18 @@ class ThumbNet(keras.Model):
             thumbnails = ops.cast(y_pred["thumbnails"], "float32") / 255.0
             logged["moment"] = terms["moment"] = moment_matching(
                 pictures, thumbnails, self.moment_second)
-        self._log(logged)
+        self._log(logged, ops.shape(y_pred["logits"])[0])
         return penalty + sum(self.term_weights[term] * value for term, value in terms.items())
 
     def _penalty(self):
         """Return what the layers add to the loss, such as weight decay as a penalty."""
         return sum((ops.sum(ops.cast(loss, "float32")) for loss in self.losses), ops.zeros(()))
 
-    def _log(self, values):
+    def _log(self, values, num_pictures):
         for tracker in self.trackers:
             term = tracker.name.removesuffix("_loss")
-            if term in values:
-                tracker.update_state(values[term])
+            if term in values:  # means over a batch, of which the last may be smaller
+                tracker.update_state(values[term], sample_weight=num_pictures)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         y = y["labels"] if isinstance(y, dict) else y
@@ -322,3 +340,7 @@ class ThumbNet(keras.Model):
         for part in ("downscaler", "student", "teacher"):
             config[part] = keras.saving.deserialize_keras_object(config[part], custom_objects)
         return cls(**config)
+
+
+def _computes_in_float16(layer):
+    return layer.compute_dtype == "float16" or any(map(_computes_in_float16, sublayers(layer)))

@@ -1,8 +1,10 @@
 """Which pictures could not be read: in memory, and in a file that outlives the run."""
 
+import contextlib
 import csv
 import pathlib
 import threading
+import warnings
 
 BAD_FILES = "bad_files.csv"  # in a run's folder
 
@@ -13,6 +15,7 @@ class BadPictures:
     def __init__(self):
         self.reasons = {}
         self.grey = set()  # names of those that were brought to RGB
+        self.failures = []  # exceptions that ended the reading
         self._lock = threading.Lock()
         self._path = None
         self._written = set()
@@ -28,7 +31,7 @@ class BadPictures:
 
         Args:
             path: path of a `.csv` file of the columns `file` and `reason`. What it lists already
-                stays in it, and is not listed again.
+                stays in it, and is not listed again. Bytes of names that are not UTF-8 are escaped.
         """
         with self._lock:
             self._path = pathlib.Path(path)
@@ -36,14 +39,24 @@ class BadPictures:
             self._write()
 
     def _write(self):
-        new = {name: reason for name, reason in self.reasons.items() if name not in self._written}
+        new = {name: reason for name, reason in self.reasons.items()
+               if _escaped(name) not in self._written}
         if self._path is None or not new:
             return
-        is_new = not self._path.exists()
-        # Line by line as they are met: a run that is killed has named them.
-        with open(self._path, "a", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([("file", "reason")] * is_new + list(new.items()))
-        self._written.update(new)
+        try:
+            is_new = not self._path.exists()
+            # Line by line as they are met: a run that is killed has named them.
+            with open(self._path, "a", encoding="utf-8", errors="backslashreplace",
+                      newline="") as file:
+                csv.writer(file).writerows([("file", "reason")] * is_new + list(new.items()))
+        except OSError as error:
+            # Training is worth more than its list.
+            warnings.warn(
+                f"{self._path} cannot be written: {error}. Files that cannot be read are no longer "
+                "listed there; the warning at the end names them.", stacklevel=2)
+            self._path = None
+            return
+        self._written.update(map(_escaped, new))
 
 
 def keep_bad_files(data, folder):
@@ -58,8 +71,35 @@ def keep_bad_files(data, folder):
             part.keep_bad_files(pathlib.Path(folder) / BAD_FILES)
 
 
+@contextlib.contextmanager
+def raising_own_failure(data):
+    """Raise what ended the reading of pictures itself where a backend raises something else for it.
+
+    TensorFlow turns every exception of a pipeline into one whose message is a traceback.
+
+    Args:
+        data: `PhotographData`, whose pictures are read inside the `with` block, or `Data`.
+    """
+    noted = [part.failures for part in (data.train, data.validation) if hasattr(part, "failures")]
+    for failures in noted:
+        failures.clear()
+    try:
+        yield
+    except Exception as error:
+        first = next((failures[0] for failures in noted if failures), error)
+        if first is error:
+            raise
+        raise first from error
+
+
 def _read(path):
     if not path.exists():
         return set()
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8", errors="backslashreplace", newline="") as file:
         return {row[0] for row in csv.reader(file) if row}
+
+
+def _escaped(name):
+    """Return a file's name as the list shows it: Python keeps bytes that are no UTF-8 as halves of
+    surrogate pairs, which no file of text takes."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -34,6 +34,41 @@ def check_labels(split, output_shape):
         )
 
 
+def check_channels(split, input_shape):
+    """Raise a `ValueError` if a network takes pictures of other channels than the split's.
+
+    Args:
+        split: `Split`, or `Photographs`, which are RGB always.
+        input_shape: shape of the network's input.
+    """
+    if isinstance(split, Split) and split.x.shape[-1] != input_shape[-1]:
+        cure = (" Grey pictures become RGB by `np.repeat(x, 3, axis=-1)`."
+                if (split.x.shape[-1], input_shape[-1]) == (1, 3) else "")
+        raise ValueError(
+            f"The network takes pictures of {input_shape[-1]} channels. Received an array of the "
+            f"shape {split.x.shape}.{cure}"
+        )
+
+
+def check_phases(source, sizes):
+    """Raise a `ValueError` if phases want larger pictures than `load_data` makes of the files.
+
+    Args:
+        source: as for `load_data`.
+        sizes: sequence of ints. Side of the pictures of each phase. Those of a folder whose files
+            are all read before training are read at the last one's, as evaluation reads them.
+    """
+    path = pathlib.Path(source)
+    if max(sizes) == sizes[-1] or not path.is_dir() or is_photograph_tree(path):
+        return
+    raise ValueError(
+        f"{path} is read at the {sizes[-1]} pixels of the last phase, of which phases of "
+        f"{max(sizes)} would make larger pictures that show no more. Let no phase have larger ones "
+        "than the last; or name test/ val/, in place of one that is there: the files of train/ and "
+        "val/ alone are read anew at every size."
+    )
+
+
 def check_classes(data, source, name, class_names):
     """Raise a `ValueError` if a data set has other classes than a trained network.
 
@@ -101,14 +136,58 @@ def load_data(source, image_size=None, input_rule=None):
 
 
 def _read_arrays(path):
-    with np.load(path, allow_pickle=False) as arrays:
+    try:
+        arrays = np.load(path, allow_pickle=False)
+    except ValueError as error:  # whose message advises to unpickle whatever it is
+        with open(path, "rb") as file:
+            start = file.read(20)
+        raise ValueError(
+            f"{path} is no .npz file: it begins with {start!r}. Make one with `numpy.savez`; a web "
+            "page in place of a download means that its address is another."
+        ) from error
+    if isinstance(arrays, np.ndarray):
+        raise ValueError(
+            f"{path} holds one array without a name, of the shape {arrays.shape}, as `numpy.save` "
+            "writes it. Write all arrays into one file by `numpy.savez(path, x_train=x_train, …)`."
+        )
+    with arrays:
         wanted = [f"{array}_{part}" for part in ("train", "val", "test") for array in "xy"]
         missing = sorted({*wanted, "class_names"} - set(arrays))
         if missing:
             raise ValueError(f"{path} lacks the arrays {missing}. It holds {sorted(arrays)}.")
         train, validation, test = (
-            Split(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "val", "test"))
-        return Data(train, validation, test, tuple(str(name) for name in arrays["class_names"]))
+            _read_split(path, arrays, part) for part in ("train", "val", "test"))
+        class_names = _read_array(path, arrays, "class_names")
+        if class_names.ndim != 1:
+            raise ValueError(
+                f"{path}: `class_names` is a list of names, one per class. Received: shape "
+                f"{class_names.shape}. Save `np.array(['cat', 'dog', …])`."
+            )
+        return Data(train, validation, test, tuple(str(name) for name in class_names))
+
+
+def _read_split(path, arrays, part):
+    x, y = (_read_array(path, arrays, f"{array}_{part}") for array in "xy")
+    try:
+        split = Split(x, y)
+    except ValueError as error:
+        raise ValueError(f"{path}, x_{part} and y_{part}: {error}") from error
+    if not len(split):
+        raise ValueError(
+            f"{path}: `x_{part}` has the shape {x.shape}, and every part needs pictures. Keep some "
+            "of the training pictures for it."
+        )
+    return split
+
+
+def _read_array(path, arrays, name):
+    try:
+        return arrays[name]
+    except ValueError as error:  # whose message advises to unpickle them
+        raise ValueError(
+            f"{path}: `{name}` holds Python objects, which are not read, or is damaged. Save "
+            "pictures and labels as arrays of whole numbers, names as `np.array(names, dtype=str)`."
+        ) from error
 
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship",

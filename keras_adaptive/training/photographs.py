@@ -101,6 +101,11 @@ class Photographs:
         """int. How many files read so far are grey; they were brought to RGB."""
         return len(self._bad.grey)
 
+    @property
+    def failures(self):
+        """list of exceptions that ended the reading of pictures, the first one first."""
+        return self._bad.failures
+
     def keep_bad_files(self, path):
         """List the files that cannot be read in a `.csv` file, as soon as they are met."""
         self._bad.keep_in(path)
@@ -139,6 +144,13 @@ class Photographs:
             UnreadablePicturesError: If very many files one after the other cannot be read, as when
                 the disk is gone.
         """
+        try:
+            return self._first_readable(position, rule)
+        except Exception as error:
+            self._bad.failures.append(error)
+            raise
+
+    def _first_readable(self, position, rule):
         reasons = {}
         for step in range(min(len(self), _MOST_BAD_IN_A_ROW)):
             place = (int(position) + step) % len(self)

@@ -63,16 +63,21 @@ class Recipe:
     def from_dict(cls, name, content):
         """Make a recipe of the tables that a file holds; see `from_file`."""
         recipe = cls(name, **read_tables(name, content))
-        recipe._check_exit_weights()
+        recipe._check_exits()
         return recipe
 
-    def _check_exit_weights(self):
-        """Compare their number with that of the exits, for which the network must be built."""
+    def _check_exits(self):
+        """Compare what is set for exits with their number, for which the network must be built."""
         weights = self.training.exit_weights
-        if not weights:
+        if not weights and not self.training.distillation:
             return
         num_exits = self.build().num_exits
-        if len(weights) != num_exits:
+        if self.training.distillation and num_exits == 1:
+            raise ValueError(
+                f"{self.name}, [training]: by `distillation` earlier exits learn from the last, "
+                "and the network of [model] has a single exit. Leave it out."
+            )
+        if weights and len(weights) != num_exits:
             raise ValueError(
                 f"{self.name}, [training]: `exit_weights` takes one number per exit, and the "
                 f"network of [model] has {num_exits}. Received {len(weights)}: {list(weights)}."

@@ -232,24 +232,26 @@ def _read_thumbnet(name, content):
     if values.get("initial", "teacher") not in ("teacher", "random"):
         raise ValueError(f"{name}, [thumbnet]: `initial` is 'teacher' or 'random'. "
                          f"Received: {values['initial']!r}.")
+    _check_numbers(f"{name}, [thumbnet]", values, (
+        *((f"{term}_weight", lambda x: 0 <= x < float("inf"), "0 or more and finite")
+          for term in ("classification", "distillation", "feature", "moment")),
+        ("temperature", lambda x: 0 < x < float("inf"), "above 0 and finite")))
     return ThumbNetTraining(**values)
 
 
 def _check_ranges(name, training):
     """Check the numbers that an optimizer or a loss would refuse late, or take and go wrong."""
-    for key, is_right, wanted in (
-            ("seed", lambda x: 0 <= x < 2**32, "0 or more and below 2**32"),
-            ("peak_learning_rate", lambda x: 0 < x < float("inf"), "above 0"),
-            ("warmup_epochs", lambda x: 0 <= x < float("inf"), "0 or more"),
-            ("momentum", lambda x: 0 <= x < 1, "0 or more and below 1"),
-            ("weight_decay", lambda x: 0 <= x < float("inf"), "0 or more"),
-            ("l2", lambda x: 0 <= x < float("inf"), "0 or more"),
-            ("average", lambda x: 0 <= x < 1, "0 or more and below 1"),
-            ("label_smoothing", lambda x: 0 <= x < 1, "0 or more and below 1"),
-            ("crop_area", lambda x: 0 <= x <= 1, "0 or more and at most 1"),
-            ("validate_every", lambda x: x >= 1, "at least 1")):
-        if key in training and not is_right(training[key]):
-            raise ValueError(f"{name}: `{key}` is {wanted}. Received: {training[key]}.")
+    _check_numbers(name, training, (
+        ("seed", lambda x: 0 <= x < 2**32, "0 or more and below 2**32"),
+        ("peak_learning_rate", lambda x: 0 < x < float("inf"), "above 0"),
+        ("warmup_epochs", lambda x: 0 <= x < float("inf"), "0 or more"),
+        ("momentum", lambda x: 0 <= x < 1, "0 or more and below 1"),
+        ("weight_decay", lambda x: 0 <= x < float("inf"), "0 or more"),
+        ("l2", lambda x: 0 <= x < float("inf"), "0 or more"),
+        ("average", lambda x: 0 <= x < 1, "0 or more and below 1"),
+        ("label_smoothing", lambda x: 0 <= x < 1, "0 or more and below 1"),
+        ("crop_area", lambda x: 0 <= x <= 1, "0 or more and at most 1"),
+        ("validate_every", lambda x: x >= 1, "at least 1")))
     weights = training.get("exit_weights", ())
     if not all(_is_number(weight) and 0 <= weight < float("inf") for weight in weights) or (
             weights and not any(weights)):
@@ -268,6 +270,12 @@ def _check_ranges(name, training):
             and _is_number(augment.get("factor", 0)) and 0 <= augment.get("factor", 0) <= 1):
         raise ValueError(f"{name}, rand_augment: `num_ops` is a whole number of 1 or more, "
                          f"`factor` a number from 0 to 1. Received: {augment}.")
+
+
+def _check_numbers(where, values, rules):
+    for key, is_right, wanted in rules:
+        if key in values and not is_right(values[key]):
+            raise ValueError(f"{where}: `{key}` is {wanted}. Received: {values[key]}.")
 
 
 def _is_number(value):

@@ -17,8 +17,8 @@ import numpy as np
 from keras_adaptive.files import write_whole
 from keras_adaptive.models.precision import use_precision
 from keras_adaptive.training.averaging import STATISTICS_PICTURES, AveragedWeights
-from keras_adaptive.training.bad_files import keep_bad_files
-from keras_adaptive.training.datasets import check_labels, steps_per_epoch
+from keras_adaptive.training.bad_files import keep_bad_files, raising_own_failure
+from keras_adaptive.training.datasets import check_channels, check_labels, steps_per_epoch
 from keras_adaptive.training.photographs import Photographs
 
 STATE = "state.h5"  # everything needed to go on after the last validated epoch
@@ -82,7 +82,8 @@ def train(recipe, data, folder, verbose="auto"):
         callbacks = [_Clock(state), *([average] if average else []),
                      _Log(folder / LOG, append=done > 0),
                      _KeepState(state, folder, full_size, model, average)]
-        learner.fit(**arguments, callbacks=callbacks, verbose=verbose)
+        with raising_own_failure(data):
+            learner.fit(**arguments, callbacks=callbacks, verbose=verbose)
         done = last_epoch
     if isinstance(data.train, Photographs):
         for part in (data.train, data.validation):
@@ -168,6 +169,7 @@ def _check_data(data, recipe, model):
     """Raise before the first epoch what would be found after it, or never."""
     for part in (data.train, data.validation):
         check_labels(part, model.output_shape)
+        check_channels(part, model.input_shape)
     shape = model.output_shape[0] if isinstance(model.output_shape, list) else model.output_shape
     if len(data.class_names) != shape[-1]:
         raise ValueError(
@@ -206,14 +208,13 @@ class _State:
         self.best = -1.0
         self.seconds = []  # that each epoch learned; no number where an earlier version did not say
         if path.exists():
-            with h5py.File(path) as file:
-                written_for = file.attrs["recipe"]
-                # States of earlier versions do not say it.
-                digest = file.attrs.get("data", self.digest)
-                self.epoch = int(file.attrs["epoch"])
-                self.best = float(file.attrs["best"])
-                seconds = file["seconds"][()] if "seconds" in file else []
-                self.seconds = [*seconds, *[math.nan] * (self.epoch - len(seconds))]
+            try:
+                written_for, digest = self._read()
+            except (OSError, KeyError) as error:
+                raise ValueError(
+                    f"{path} cannot be read as the state of a run: {error}. Choose another folder, "
+                    "or delete this one to start anew."
+                ) from error
             if _full_size(written_for) != recipe.image_size:
                 self.best = -1.0  # lengthened by phases of another size, which begin anew
             if not _is_continued(written_for, _fingerprint(recipe), with_precision):
@@ -227,6 +228,16 @@ class _State:
                     f"{len(data.train):,} training and {len(data.validation):,} validation ones. "
                     "Give the data set that the run began with, or choose another folder."
                 )
+
+    def _read(self):
+        """Take what the file says of the run. Return for which recipe and data it was written."""
+        with h5py.File(self.path) as file:
+            self.epoch = int(file.attrs["epoch"])
+            self.best = float(file.attrs["best"])
+            seconds = file["seconds"][()] if "seconds" in file else []
+            self.seconds = [*seconds, *[math.nan] * (self.epoch - len(seconds))]
+            # States of earlier versions do not say the data.
+            return file.attrs["recipe"], file.attrs.get("data", self.digest)
 
     def restore(self, model):
         """Give the model the weights and its optimizer the state that the file holds."""

@@ -16,17 +16,19 @@ class Split:
     y: np.ndarray
 
     def __post_init__(self):
+        if self.x.ndim != 4 or self.x.dtype != np.uint8:
+            cure = (" Values from 0 to 1 become such by `np.rint(255 * x).astype('uint8')`."
+                    if self.x.dtype.kind == "f" else "")
+            raise ValueError(
+                "Pictures of a split have the shape (n, height, width, channels) and dtype uint8. "
+                f"Received: shape {self.x.shape}, dtype {self.x.dtype}.{cure}"
+            )
+        object.__setattr__(self, "y", read_labels(self.y, "`y` of a split"))
         if len(self.x) != len(self.y):
             raise ValueError(
                 f"A split needs one label per picture. Received {len(self.x)} pictures and "
                 f"{len(self.y)} labels."
             )
-        if self.x.ndim != 4 or self.x.dtype != np.uint8:
-            raise ValueError(
-                "Pictures of a split have the shape (n, height, width, channels) and dtype uint8. "
-                f"Received: shape {self.x.shape}, dtype {self.x.dtype}."
-            )
-        object.__setattr__(self, "y", read_labels(self.y, "`y` of a split"))
 
     def __len__(self):
         return len(self.y)
@@ -54,9 +56,20 @@ class Split:
 
         Args:
             size: int. Side of the square pictures wanted.
+
+        Raises:
+            ValueError: If the pictures are not square, which would be squashed.
         """
-        if self.x.shape[1:3] == (size, size):
+        height, width = self.x.shape[1:3]
+        if height == width == size:
             return self
+        if height != width:
+            raise ValueError(
+                f"Pictures of {height} x {width} pixels would be squashed to {size} x {size}. Cut "
+                "the centre square out first: `side = min(height, width)`, "
+                "`top, left = (height - side) // 2, (width - side) // 2`, "
+                "`x[:, top:top + side, left:left + side]`."
+            )
         resized = np.empty((len(self), size, size, self.x.shape[3]), "uint8")
         for i in range(0, len(self), 1000):
             part = keras.ops.convert_to_numpy(keras.ops.image.resize(

@@ -4,6 +4,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from keras_adaptive.models import MultiExitModel, RANet, ResNet
+from keras_adaptive.models.multi_exit import loss_on_logits
 from keras_adaptive.models.precision import use_precision
 
 LABELS = np.array([0, 1, 2, 3, 4, 0, 1, 2])
@@ -100,6 +101,7 @@ def test_sample_weights_reach_every_exit(numbers):
 
 
 @pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy",
+                                  "SparseCategoricalCrossentropy",
                                   keras.losses.SparseCategoricalCrossentropy(from_logits=True)])
 def test_cross_entropy_by_name_takes_logits(numbers, loss):
     model = small_model()
@@ -109,6 +111,22 @@ def test_cross_entropy_by_name_takes_logits(numbers, loss):
 
     expected = cross_entropy(model.predict(numbers, verbose=0)[0], LABELS).mean()
     assert logs["exit1_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", [
+    "CategoricalCrossentropy", "categorical_focal_crossentropy", "CategoricalFocalCrossentropy",
+    "bce", "BinaryCrossentropy", "binary_focal_crossentropy", "BinaryFocalCrossentropy"])
+def test_every_cross_entropy_by_name_takes_logits(name):
+    """Taken for probabilities, logits are cut off at 0 and 1, and nothing says so."""
+    labels = np.eye(3, dtype="float32")[[0, 2]]
+    logits = np.array([[3, -2, 0], [-1, 4, 2]], "float32")
+    to_probabilities = keras.ops.sigmoid if name.lower().startswith("b") else keras.ops.softmax
+    expected = keras.losses.get(name)(labels, to_probabilities(logits))
+
+    loss = loss_on_logits(name)(labels, logits)
+
+    values = [keras.ops.convert_to_numpy(value).mean() for value in (loss, expected)]
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
 def test_training_lowers_the_loss_of_all_exits(numbers):
@@ -238,6 +256,7 @@ def test_a_single_metric_needs_no_list(numbers):
     ({"exit_weights": [1.0, float("nan")]}, "0 or more"),
     ({"loss_weights": [1.0, 1.0]}, "with `exit_weights`"),
     ({"loss": ["mse", "mse"]}, "one loss for all exits"),
+    ({"loss": "kl_divergence"}, "takes probabilities.*Use 'categorical_crossentropy'"),
     ({"metrics": {"exit1": "accuracy"}}, "`metrics` is a flat list"),
     ({"metrics": [["accuracy"], ["accuracy"]]}, "`metrics` is a flat list"),
 ])
@@ -300,3 +319,15 @@ def test_quantized_networks_are_not_written_without_that():
     model.get_layer("exit1").quantize("int8")
     with pytest.raises(ValueError, match="is quantized .* before `quantize`"):
         model.get_config()
+
+
+@pytest.mark.parametrize("given", [{}, {"jit_compile": False}, {"jit_compile": True}])
+def test_a_file_keeps_how_to_compile_only_where_it_was_asked_for(given):
+    """What is fast on the backend that writes a file is slow on the one that reads it."""
+    model = small_model()
+    model.compile("sgd", **given)
+
+    config = model.get_compile_config()
+
+    assert {key: config[key] for key in config if key == "jit_compile"} == given
+    assert model.jit_compile is given.get("jit_compile", keras.backend.backend() == "jax")

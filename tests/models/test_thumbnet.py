@@ -376,8 +376,9 @@ def test_errors_say_the_cure(x):
         make(taps=["pool"])
     with pytest.raises(ValueError, match="no layer 'pictures'"):
         make(taps=["pictures"])
-    with pytest.raises(ValueError, match="weights of the losses are 0 or more"):
-        make(feature_weight=-1)
+    for wrong in ({"feature_weight": -1}, {"moment_weight": np.inf}, {"temperature": np.inf}):
+        with pytest.raises(ValueError, match="weights of the losses are 0 or more.*all finite"):
+            make(**wrong)
     with pytest.raises(ValueError, match="'image' or 'area'"):
         make(moment_reference="nearest")
     with pytest.raises(ValueError, match="'teacher' or 'random'"):
@@ -467,3 +468,67 @@ def test_a_network_of_keras_applications_is_a_teacher():
     assert_allclose(values(keras.ops.softmax(model.teacher(x))), values(teacher(x)), atol=1e-5)
     assert model.student.count_params() == network.count_params()
     assert model.teacher.get_layer(model.taps[0]).output.shape[1:3] == (2, 2)
+
+
+@pytest.mark.parametrize("given", [{}, {"jit_compile": False}])
+def test_a_file_keeps_how_to_compile_only_where_it_was_asked_for(given):
+    """What is fast on the backend that writes a file is slow on the one that reads it."""
+    model = make()
+    model.compile("sgd", **given)
+
+    config = model.get_compile_config()
+
+    assert {key: config[key] for key in config if key == "jit_compile"} == given
+    assert model.jit_compile is given.get("jit_compile", keras.backend.backend() == "jax")
+    again = make()
+    again.compile_from_config(config)
+    assert again.get_compile_config() == config
+
+
+def test_a_cross_entropy_by_name_takes_logits(x):
+    losses = []
+    for loss in (None, "SparseCategoricalCrossentropy"):
+        model = make(**OFF | {"classification_weight": 1})
+        model.compile(loss=loss)
+        losses.append(values(model.compute_loss(x, LABELS, {"logits": 50 * np.eye(
+            16, 5, dtype="float32"), "thumbnails": x, "features": []})))
+
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_float16_scales_the_loss(scale, x, tmp_path):
+    """Small gradients would vanish; a file brings the optimizer back as it was."""
+    model = make(precision="mixed_float16")
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), auto_scale_loss=scale)
+    model.fit(x, LABELS, batch_size=8, verbose=0, shuffle=False)
+    model.save(tmp_path / "thumbnet.keras")
+
+    other = keras.saving.load_model(tmp_path / "thumbnet.keras")
+
+    for each in (model, other):
+        assert isinstance(each.optimizer, keras.optimizers.LossScaleOptimizer) is scale
+    assert_array_equal([values(v) for v in other.optimizer.variables[:2]],
+                       [values(v) for v in model.optimizer.variables[:2]])
+    assert len(other.optimizer.variables) == len(model.optimizer.variables)
+    other.fit(x, LABELS, batch_size=8, verbose=0)
+
+
+def test_float32_and_scaled_optimizers_stay_as_they_are():
+    model, half = make(), make(precision="mixed_float16")
+    model.compile("sgd")
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
+    half.compile(scaled)
+
+    assert type(model.optimizer) is keras.optimizers.SGD
+    assert half.optimizer is scaled
+
+
+def test_parts_of_the_loss_are_means_over_pictures(x):
+    """A smaller last batch counts by its pictures, as in Keras's own loss."""
+    model = make()
+    model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
+
+    logs = model.evaluate(x[:10], LABELS[:10], batch_size=8, verbose=0, return_dict=True)
+
+    assert logs["classification_loss"] == pytest.approx(logs["loss"], rel=1e-5)

@@ -6,11 +6,14 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from keras_adaptive.training.datasets import (
+    check_channels,
     check_labels,
+    check_phases,
     load_data,
     steps_per_epoch,
     training_pipeline,
 )
+from keras_adaptive.training.splits import Split
 
 
 def batches(pipeline):
@@ -46,6 +49,66 @@ def test_a_damaged_file_of_arrays_is_told(tmp_path, keep):
 
     with pytest.raises(ValueError, match="data.npz is no whole .npz file"):
         load_data(path)
+
+
+def write_arrays(path, **changes):
+    arrays = {f"{array}_{part}": np.zeros((3, 4, 4, 3) if array == "x" else 3, "uint8")
+              for part in ("train", "val", "test") for array in "xy"}
+    np.savez(path, **{"class_names": np.array(["cat", "dog"]), **arrays, **changes})
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"class_names": np.array(["cat", "dog"], object)},
+     "data.npz: `class_names` holds Python objects.*`np.array.names, dtype=str.`"),
+    ({"class_names": np.array("cat")}, "data.npz: `class_names` is a list of names.*shape ()"),
+    ({"x_val": np.zeros((0, 4, 4, 3), "uint8"), "y_val": np.zeros(0, int)},
+     r"data.npz: `x_val` has the shape \(0, 4, 4, 3\).*Keep some"),
+    ({"x_test": np.array(3)}, r"data.npz, x_test and y_test: Pictures.*shape \(\), dtype int64"),
+    ({"x_train": np.zeros((3, 4, 4, 3))}, r"x_train and .*float64. Values from 0 to 1 become"),
+    ({"y_train": np.array(3)}, "x_train and y_train: `y` of a split takes one whole number"),
+])
+def test_arrays_that_cannot_be_right_are_named_with_the_cure(changes, message, tmp_path):
+    write_arrays(tmp_path / "data.npz", **changes)
+
+    with pytest.raises(ValueError, match=message) as caught:
+        load_data(tmp_path / "data.npz")
+
+    assert "pickle" not in str(caught.value)
+
+
+def test_files_that_only_have_the_name_are_told(tmp_path):
+    """A single array, and a page that a server gave in place of the file."""
+    path = tmp_path / "data.npz"
+    np.save(tmp_path / "one.npy", np.zeros((3, 4)))
+    (tmp_path / "one.npy").rename(path)
+    with pytest.raises(ValueError, match=r"data.npz holds one array .*\(3, 4\).*`numpy.savez"):
+        load_data(path)
+    path.write_text("<!DOCTYPE html><html>404</html>")
+    with pytest.raises(ValueError, match="no .npz file: it begins with b'<!DOCTYPE") as caught:
+        load_data(path)
+    assert "pickle" not in str(caught.value)
+
+
+def test_grey_pictures_for_a_network_of_colours_are_told():
+    grey = Split(np.zeros((2, 32, 32, 1), "uint8"), np.zeros(2, int))
+
+    with pytest.raises(ValueError, match=r"of 3 channels.*\(2, 32, 32, 1\).*`np.repeat"):
+        check_channels(grey, (None, 32, 32, 3))
+    check_channels(grey, (None, 32, 32, 1))
+
+
+def test_phases_larger_than_what_is_read_are_refused(tmp_path):
+    """They would learn from enlarged pictures."""
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+
+    with pytest.raises(ValueError, match="read at the 32 pixels .*of 64 .*or name test/ val"):
+        check_phases(tmp_path, [64, 32])
+    check_phases(tmp_path, [24, 32])
+    check_phases("cifar10", [64, 32])
+    (tmp_path / "test").rename(tmp_path / "val")
+    check_phases(tmp_path, [64, 32])
 
 
 def test_a_download_that_fails_is_told(monkeypatch):

@@ -1,5 +1,9 @@
 """Photographs read from their files: repeatable crops, resumed runs, and files that are damaged."""
 
+import contextlib
+import itertools
+
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,12 +18,13 @@ from keras_adaptive.picture_files import InputRule, UnreadablePicturesError, rea
 from keras_adaptive.training import Recipe, train
 from keras_adaptive.training import photographs as photographs_module
 from keras_adaptive.training.augment import rand_augment
-from keras_adaptive.training.bad_files import keep_bad_files
+from keras_adaptive.training.bad_files import keep_bad_files, raising_own_failure
 from keras_adaptive.training.datasets import load_data
 from keras_adaptive.training.photographs import (
     LEAST_AREA,
     RATIOS,
     PhotographData,
+    Photographs,
     RandomCrop,
     photograph_pipeline,
     random_box,
@@ -314,3 +319,43 @@ def test_a_tree_without_class_folders_is_told(tmp_path):
 
     with pytest.raises(ValueError, match="needs a folder per class, two or more"):
         load_data(tmp_path, 32)
+
+
+def test_what_ended_the_reading_is_raised_itself(data, monkeypatch):
+    """TensorFlow raises an error of its own, whose message is a traceback."""
+    pytest.importorskip("grain")
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(2)])
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    load, calls = Photographs.load, itertools.count()
+
+    def load_for_a_while(self, place, rule):
+        if next(calls) > 100:
+            raise OSError("the disk is gone")
+        return load(self, place, rule)
+
+    monkeypatch.setattr(Photographs, "load", load_for_a_while)
+    with pytest.raises(OSError, match="^the disk is gone"):
+        with raising_own_failure(data):
+            model.fit(photograph_pipeline(data.train, 4, 100, seed=0), steps_per_epoch=3,
+                      epochs=100, verbose=0)
+    with pytest.raises(KeyError):  # of before, and no cause of this
+        with raising_own_failure(data):
+            raise KeyError
+
+
+def test_a_run_says_itself_why_reading_ended(tree, data, content, tmp_path, monkeypatch):
+    recipe = Recipe.from_dict("test", {
+        **content, "model": {**content["model"], "num_classes": 2, "normalization": "imagenet"},
+        "training": {**content["training"], "batch_size": 4}})
+
+    def fit(self, **arguments):
+        for path in data.train.x:
+            with open(path, "wb"):
+                pass
+        with contextlib.suppress(UnreadablePicturesError):
+            data.train[0]
+        raise RuntimeError("Graph execution error")
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    with pytest.raises(UnreadablePicturesError, match="13 of 13 files"):
+        train(recipe, data, tmp_path / "run", verbose=0)

@@ -14,6 +14,7 @@ from keras_adaptive import models, recipes, zoo
 from keras_adaptive.training import Recipe, train
 from keras_adaptive.training import run as run_module
 from keras_adaptive.training.recipe_tables import Phase
+from keras_adaptive.training.splits import Split
 
 
 @pytest.fixture
@@ -156,6 +157,21 @@ def test_the_folder_of_another_recipe_is_refused(recipe, tiny_data, tmp_path):
         train(other, tiny_data, tmp_path, verbose=0)
 
 
+@pytest.mark.parametrize("kind", ["foreign", "cut", "text"])
+def test_a_state_that_is_none_is_told(kind, short, tiny_data, tmp_path):
+    """As a copy that was broken off leaves it, or another program."""
+    path = tmp_path / "state.h5"
+    with h5py.File(path, "w") as file:
+        file["weights"] = np.zeros(1000)
+    if kind == "cut":
+        path.write_bytes(path.read_bytes()[:3000])
+    if kind == "text":
+        path.write_text("no state")
+
+    with pytest.raises(ValueError, match="state.h5 cannot be read.*Choose another folder, or del"):
+        train(short, tiny_data, tmp_path, verbose=0)
+
+
 def test_a_run_goes_on_with_its_own_pictures_only(short, tiny_data, tmp_path):
     """Other pictures under the same labels are noticed; states that do not say theirs go on."""
     train(short, tiny_data, tmp_path, verbose=0)
@@ -198,6 +214,7 @@ def test_a_diverged_run_stops_and_keeps_what_was_before(short, tiny_data, tmp_pa
 @pytest.mark.parametrize("changes, message", [
     ({"class_names": tuple("abc")}, "tells 10 classes apart, the data has names for 3"),
     ({"validation": 11}, "labels from 0 to 11"),
+    ({"train": Split(np.zeros((8, 32, 32, 1), "uint8"), np.zeros(8, int))}, "of 3 channels"),
 ])
 def test_unfit_data_is_refused_before_the_first_epoch(recipe, tiny_data, tmp_path, monkeypatch,
                                                       changes, message):

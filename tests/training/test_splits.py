@@ -33,3 +33,11 @@ def test_resizing_keeps_labels_and_mean_brightness(tiny_data):
     assert_array_equal(small.y, tiny_data.train.y)
     assert abs(small.x.mean() - tiny_data.train.x.mean()) < 1
     assert tiny_data.train.resized(32) is tiny_data.train
+
+
+def test_pictures_that_are_not_square_are_not_squashed():
+    """How much of them is wanted is not ours to say."""
+    split = Split(np.zeros((2, 20, 32, 3), "uint8"), np.zeros(2, "int64"))
+
+    with pytest.raises(ValueError, match="20 x 32 pixels would be squashed to 32 x 32. Cut the ce"):
+        split.resized(32)
