@@ -32,10 +32,11 @@ def train(recipe, data, folder, verbose="auto"):
     After every epoch that is validated (all of them, but for the recipe's `validate_every`) the
     state is written to `folder`; called again with the same folder, the run goes on after the last
     such epoch and ends with the weights of an undisturbed run, where the backend computes
-    deterministically. The best epoch is chosen among those at full picture
-    size, by the last exit's accuracy on the validation part. The test part is not touched. With
-    `average` in the recipe, what is validated and kept as the best are the averaged weights, see
-    `AveragedWeights`; the state is that of the run itself.
+    deterministically. The best epoch is chosen among those at full picture size, by the accuracy
+    on the validation part, in the mean over the exits: pictures leave at all of them, and a single
+    exit varies by chance. The test part is not touched. With `average` in the recipe, what is
+    validated and kept as the best are the averaged weights, see `AveragedWeights`; the state is
+    that of the run itself.
 
     Args:
         recipe: `Recipe`.
@@ -233,7 +234,8 @@ class _State:
         """Take what the file says of the run. Return for which recipe and data it was written."""
         with h5py.File(self.path) as file:
             self.epoch = int(file.attrs["epoch"])
-            self.best = float(file.attrs["best"])
+            # States of earlier versions have the last exit's accuracy alone, under another name.
+            self.best = float(file.attrs.get("best_mean", -1.0))
             seconds = file["seconds"][()] if "seconds" in file else []
             self.seconds = [*seconds, *[math.nan] * (self.epoch - len(seconds))]
             # States of earlier versions do not say the data.
@@ -250,7 +252,7 @@ class _State:
         def fill(path):
             with h5py.File(path, "w") as file:
                 file.attrs.update(recipe=_fingerprint(self.recipe), data=self.digest,
-                                  epoch=self.epoch, best=self.best)
+                                  epoch=self.epoch, best_mean=self.best)
                 file["seconds"] = self.seconds[:self.epoch]
                 for group, variables in _groups(model):
                     for i, variable in enumerate(variables):
@@ -314,8 +316,8 @@ class _KeepState(keras.callbacks.Callback):
             return
         # With a single output Keras leaves its name out.
         num_exits = getattr(self.model, "num_exits", 1)
-        last = f"exit{num_exits}_" if num_exits > 1 else ""
-        accuracy = logs[f"val_{last}accuracy"]
+        exits = [f"exit{number}_" for number in range(1, num_exits + 1)] if num_exits > 1 else [""]
+        accuracy = statistics.fmean(logs[f"val_{name}accuracy"] for name in exits)
         if self.select and accuracy > self.state.best:
             self.state.best = accuracy
             with self.average.in_place() if self.average else contextlib.nullcontext():
