@@ -294,7 +294,7 @@ class Unconfigured(keras.metrics.Metric):
         self.total.assign_add(keras.ops.cast(keras.ops.size(y_true), "float32"))
 
     def result(self):
-        return self.total
+        return keras.ops.convert_to_tensor(self.total)
 
 
 def test_a_metric_that_cannot_be_copied_is_told(numbers):
