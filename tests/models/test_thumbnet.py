@@ -520,7 +520,7 @@ def test_float32_and_scaled_optimizers_stay_as_they_are():
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
     half.compile(scaled)
 
-    assert type(model.optimizer) is keras.optimizers.SGD
+    assert isinstance(model.optimizer, keras.optimizers.SGD)
     assert half.optimizer is scaled
 
 
