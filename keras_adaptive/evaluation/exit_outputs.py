@@ -102,7 +102,9 @@ class ExitOutputs:
                 be told what the outputs are, before the model runs; or outputs that should be
                 probabilities are none.
         """
-        from keras_adaptive.graph.logits import exits_give_logits  # which needs Keras
+        import keras  # evaluating answers that are there needs no Keras
+
+        from keras_adaptive.graph.logits import exits_give_logits
 
         if isinstance(getattr(model, "output", None), dict):
             raise ValueError(
@@ -116,7 +118,8 @@ class ExitOutputs:
             x.warn_of_bad_files()
         else:
             y = read_labels(y, "`y`", len(x), model.outputs[0].shape[-1])
-            answers = _flat(model.predict(x, batch_size=batch_size, verbose=verbose))
+            answers = keras.tree.flatten(
+                model.predict(x, batch_size=batch_size, verbose=verbose))
         return cls(np.stack([_softmax(values) if is_missing else values.astype("float32")
                              for values, is_missing in zip(answers, is_logits)]), y)
 
@@ -215,21 +218,16 @@ def _check_probabilities(probabilities):
 
 def _run_batches(model, batches):
     """Return the outputs of each exit, a list of arrays, and the labels of all pictures."""
+    import keras
+
     answers, labels = [], []
     for pictures, truth in batches:
-        answers.append(_flat(model.predict_on_batch(pictures)))
+        answers.append(keras.tree.flatten(model.predict_on_batch(pictures)))
         labels.append(truth)
     return [np.concatenate(parts) for parts in zip(*answers)], np.concatenate(labels)
 
 
-def _flat(answers):
-    """Return what a model gives, one array or lists inside lists, as a list of arrays."""
-    if not isinstance(answers, (list, tuple)):
-        return [answers]
-    return [array for part in answers for array in _flat(part)]
-
-
 def _softmax(logits):
-    import keras  # evaluating answers that are there needs no Keras
+    import keras
 
     return keras.ops.convert_to_numpy(keras.ops.softmax(logits.astype("float32")))

@@ -94,10 +94,9 @@ def _write_once(stage, is_logits, merge):
 
 def _settings(operation):
     """Return what an operation is set to, such as an activation that was given to it later."""
-    try:
-        return repr(operation.get_config())
-    except NotImplementedError:  # of a layer of one's own, which is not written anyway
-        return ""
+    # Its `get_config` would warn of functions that cannot be saved, or fail on them.
+    return repr([(name, value) for name, value in vars(operation).items()
+                 if not name.startswith("_") and not isinstance(value, keras.Variable)])
 
 
 class _StageWriter:

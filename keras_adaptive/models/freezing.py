@@ -20,8 +20,11 @@ def freeze(model, positions):
 
     Args:
         model: `keras.Model` with the same layers.
-        positions: collection of ints, from `frozen_positions`.
+        positions: collection of ints, from `frozen_positions`; or `None`, of files that do not say
+            it: the layers stay as they are.
     """
+    if positions is None:
+        return
     for i, layer in enumerate(all_layers(model)):
         # TensorFlow ignores a value that is there already, and would not hand it on to the inner
         # layers. These have their turn after this one.

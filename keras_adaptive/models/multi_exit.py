@@ -176,8 +176,7 @@ class MultiExitModel(keras.Model):
         frozen = config.pop("frozen", None)
         graph = keras.Model.from_config(config, custom_objects=custom_objects)
         model = cls(graph.input, graph.outputs, name=graph.name, **records)
-        if frozen is not None:
-            freeze(model, frozen)
+        freeze(model, frozen)
         return model
 
 
@@ -196,7 +195,7 @@ class ConfiguredModel(MultiExitModel):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         arguments = dict(config)
-        frozen = arguments.pop("frozen", ())
+        frozen = arguments.pop("frozen", None)
         with use_precision(arguments.pop("dtype_policy")):
             model = cls(**arguments)
         freeze(model, frozen)

@@ -83,3 +83,13 @@ def test_the_model_itself_is_at_position_0():
     assert frozen_positions(model) == list(range(len(list(all_layers(model)))))
     freeze(model, [])
     assert model.trainable and frozen_positions(model) == []
+
+
+def test_files_that_do_not_say_it_leave_layers_as_they_were_made():
+    """A cascade's teacher is made frozen."""
+    model = ThumbNetCascade("resnet20_cifar10", {"depth": 8, "channels": 4}, num_classes=5,
+                            input_shape=(16, 16, 3))
+    assert frozen_positions(model)
+    config = model.get_config()
+    del config["frozen"]
+    assert frozen_positions(ThumbNetCascade.from_config(config)) == frozen_positions(model)
