@@ -6,6 +6,7 @@ import importlib
 import json
 import pathlib
 import re
+import shutil
 import types
 
 import keras
@@ -23,7 +24,8 @@ from keras_adaptive.picture_files import InputRule, read_picture
 from keras_adaptive.training.datasets import load_data
 from keras_adaptive.training.run import train
 
-BENCHMARKS = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
 NUM_CLASSES = 5
 
 
@@ -816,3 +818,32 @@ def test_imagenet_planning(load_script, data, tmp_path, monkeypatch):
     assert small[1] == 3 and wide[1] == 1 and wide[0] > small[0]
     # A convolution's work at half the side is a quarter.
     assert wide[2] == 3 * 8 * wide[0] and small[2] < 3 * 8 * small[0] * 1.6
+
+
+def test_static_ensemble(load_script, make_data, own_zoo, tmp_path, capsys):
+    """Costs add up, the first exit is the first network, and the last one is asked for all."""
+    recipe = recipes.load("resnet8_cifar10")
+    costs = []
+    for name, channels in (("thin", 2), ("wide", 4)):
+        own = dataclasses.replace(recipe, model={**recipe.model, "channels": channels})
+        model = own.build()
+        model.class_names = [f"class {number}" for number in range(10)]
+        zoo.save_entry(model, name, recipe=own)
+        costs.append(exit_macs(model)[0])
+    shutil.copytree(ROOT / "zoo" / "ranet_cifar10", own_zoo / "ranet_cifar10")
+    arguments = ["--data", make_data(1, 40, 30), "--networks", "thin", "wide", "--adaptive",
+                 "ranet_cifar10", "--plot", tmp_path / "ensemble.png"]
+
+    rows = _run(load_script("static_ensemble"), arguments, tmp_path / "out.csv",
+                ["mean_macs", "accuracy"])
+
+    static, ensemble, budgeted = ([(float(row["mean_macs"]), float(row["accuracy"]))
+                                   for row in rows if row["protocol"] == protocol]
+                                  for protocol in ("static", "anytime", "budgeted"))
+    assert [macs for macs, _ in static] == costs
+    assert [macs for macs, _ in ensemble] == [costs[0], sum(costs)]
+    assert ensemble[0] == static[0]
+    assert all(costs[0] <= macs <= sum(costs) for macs, _ in budgeted)
+    with Image.open(tmp_path / "ensemble.png") as figure:
+        assert figure.width > 400
+    assert "ensemble, anytime" in capsys.readouterr().err

@@ -38,10 +38,11 @@ _MSDNET_IMAGENET = {
     "msdnet_base4_step6_imagenet": (4, 6),
     "msdnet_base4_step7_imagenet": (4, 7),
 }
-# The static baselines. He et al., 2016, table 6, has these depths. Huang et al., 2017, table 2, has
-# DenseNet-BC with growth rate 12 at depth 100 only; its network of depth 40 is no BC. Ours costs
-# about as much as the adaptive networks.
-_RESNET_DEPTHS = (20, 32, 56)
+# The static baselines. He et al., 2016, table 6, has the depths 20, 32 and 56. Those of 8, 14, 20
+# and 26 cost together what the ensemble of ResNets in the figures of Yang et al. does, which do not
+# name its networks. Huang et al., 2017, table 2, has DenseNet-BC with growth rate 12 at depth 100
+# only; its network of depth 40 is no BC. Ours costs about as much as the adaptive networks.
+_RESNET_DEPTHS = (8, 14, 20, 26, 32, 56)
 _DENSENET_BC_DEPTHS = (40, 100)
 
 

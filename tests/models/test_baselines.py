@@ -68,6 +68,7 @@ def densenet_by_hand(depth, num_classes):
 
 
 @pytest.mark.parametrize("name, papers_millions, by_hand", [
+    ("resnet8_cifar10", None, resnet_by_hand(8, 10)),
     ("resnet20_cifar10", 0.27, resnet_by_hand(20, 10)),
     ("resnet32_cifar10", 0.46, resnet_by_hand(32, 10)),
     ("resnet56_cifar10", 0.85, resnet_by_hand(56, 10)),

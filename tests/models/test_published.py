@@ -13,11 +13,9 @@ from keras_adaptive.models import PUBLISHED, DenseNet, ResNet
 from keras_adaptive.models.thumbnet_cascade import ThumbNetCascade
 
 # Static baselines; their counts are checked by hand in test_baselines.py.
-BASELINES = [
-    "resnet20_cifar10", "resnet32_cifar10", "resnet56_cifar10", "densenet_bc40_k12_cifar10",
-    "densenet_bc100_k12_cifar10", "resnet20_cifar100", "resnet32_cifar100", "resnet56_cifar100",
-    "densenet_bc40_k12_cifar100", "densenet_bc100_k12_cifar100",
-]
+BASELINES = [f"{network}_{data}" for data in ("cifar10", "cifar100") for network in (
+    "resnet8", "resnet14", "resnet20", "resnet26", "resnet32", "resnet56", "densenet_bc40_k12",
+    "densenet_bc100_k12")]
 # Ours, of a published teacher; their counts are checked by hand in test_thumbnet_cascade.py.
 THUMBNETS = [f"thumbnet_r{ratio}_{teacher}" for ratio in (2, 4)
              for teacher in ("resnet20_cifar10", "resnet20_cifar100", "ranet_imagenet")]
