@@ -20,6 +20,7 @@ import numpy as np
 from common import RESULTS, describe, save_rows
 from PIL import Image
 
+from keras_adaptive.picture_files import open_picture
 from keras_adaptive.training.photograph_tree import load_photographs
 from keras_adaptive.training.photographs import photograph_pipeline
 
@@ -41,7 +42,7 @@ def generate(folder, count, size=GENERATED_SIZE):
 
 
 def decode(path):
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         picture.convert("RGB")
 
 

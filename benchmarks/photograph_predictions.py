@@ -19,12 +19,11 @@ import textwrap
 
 import numpy as np
 from common import RESULTS, describe, save_rows
-from PIL import Image
 
 from keras_adaptive import EarlyExitPredictor
 from keras_adaptive.content import DEFAULT_MODEL
 from keras_adaptive.evaluation.thresholds import NEVER
-from keras_adaptive.picture_files import InputRule, find_files
+from keras_adaptive.picture_files import InputRule, find_files, read_picture
 from keras_adaptive.plots import new_figure, save_figure
 from keras_adaptive.training.photograph_tree import NAMES
 
@@ -79,8 +78,7 @@ def draw(files, prediction, labels, title):
         top = 0.6 + position // COLUMNS * (SIDE + CAPTION)
         axes = figure.add_axes((left / width, 1 - (top + SIDE) / height, SIDE / width,
                                 SIDE / height))
-        with Image.open(file) as picture:
-            axes.imshow(rule.apply(picture))
+        axes.imshow(read_picture(file, rule))
         axes.set(xticks=[], yticks=[])
         color = RIGHT if answer.class_id == label else WRONG
         for spine in axes.spines.values():

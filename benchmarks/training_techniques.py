@@ -10,13 +10,13 @@ stays unread. Results are written after every run, and runs that the file has ar
 
 import argparse
 import contextlib
-import csv
 import pathlib
 import sys
 import time
 
 import keras
 import numpy as np
+from common import RESULTS, read_rows, save_rows
 
 from keras_adaptive.evaluation import ExitOutputs
 from keras_adaptive.models import RANet
@@ -24,7 +24,6 @@ from keras_adaptive.training.averaging import STATISTICS_PICTURES, AveragedWeigh
 from keras_adaptive.training.datasets import load_data, steps_per_epoch, training_pipeline
 from keras_adaptive.training.losses import LastExitDistillation, SmoothedCrossEntropy
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "training_techniques.csv"
 BATCH_SIZE = 64
 
 # Arguments of the network, of `compile` and of the optimizer.
@@ -70,20 +69,17 @@ def main(argv=None):
     parser.add_argument("--data", default="cifar10", help="as for `keras-adaptive train`")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=pathlib.Path, default=RESULTS)
+    parser.add_argument("--output", type=pathlib.Path, default=RESULTS / "training_techniques.csv")
     arguments = parser.parse_args(argv)
     data = load_data(arguments.data)
     train = data.train.head(len(data.train) // 10).resized(24)
     data = type(data)(train, data.validation.resized(24), data.test, data.class_names)
-    done = set()
-    if arguments.output.exists():
-        with open(arguments.output, newline="") as file:
-            rows = list(csv.DictReader(file))
-        if any((row["epochs"], row["pictures"]) != (str(arguments.epochs), str(len(train)))
-               for row in rows):
-            parser.error(f"{arguments.output} holds runs of other epochs or pictures: give another "
-                         "--output, or those settings")
-        done = {(row["technique"], int(row["seed"])) for row in rows}
+    rows = read_rows(arguments.output) if arguments.output.exists() else []
+    if any((row["epochs"], row["pictures"]) != (str(arguments.epochs), str(len(train)))
+           for row in rows):
+        parser.error(f"{arguments.output} holds runs of other epochs or pictures: give another "
+                     "--output, or those settings")
+    done = {(row["technique"], int(row["seed"])) for row in rows}
     for seed in range(arguments.seeds):
         for name, (network, compiling, optimizer) in TECHNIQUES.items():
             if (name, seed) in done:
@@ -91,15 +87,10 @@ def main(argv=None):
             keras.utils.set_random_seed(seed)
             start = time.perf_counter()
             accuracies = run(build(**network), optimizer, compiling, data, arguments.epochs, seed)
-            row = {"technique": name, "seed": seed, "epochs": arguments.epochs,
-                   "pictures": len(train),
-                   **{f"exit{k}": f"{a:.4f}" for k, a in enumerate(accuracies, start=1)}}
-            arguments.output.parent.mkdir(exist_ok=True)
-            with open(arguments.output, "a", newline="") as file:
-                writer = csv.DictWriter(file, row, lineterminator="\n")
-                if not file.tell():
-                    writer.writeheader()
-                writer.writerow(row)
+            rows.append({"technique": name, "seed": seed, "epochs": arguments.epochs,
+                         "pictures": len(train),
+                         **{f"exit{k}": f"{a:.4f}" for k, a in enumerate(accuracies, start=1)}})
+            save_rows(arguments.output, rows)
             print(f"{name:24} seed {seed}: {np.round(accuracies, 4)}, "
                   f"{time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
 

@@ -6,6 +6,7 @@ from keras_adaptive.plots import new_figure
 
 _LINE, _DOTS = "#1f5fa8", "#d9822b"
 _OTHERS = ("#2a7f3f", "#8e44ad", "#16a0a0", "#b8860b")  # further networks of the zoo
+_MARKS = "osD^v"  # of another number than colours: networks of one colour have different marks
 _PAPERS = ("#444444", "#999999", "#c46a6a", "#7a9a4a", "#b08ab8")
 _STATIC = (("+", "#7a4fa3"), ("x", "#b07d2b"), ("*", "#c0392b"), ("P", "#2e86c1"),
            ("X", "#5d6d7e"), ("d", "#27704a"))  # marks and colours of the papers' static networks
@@ -65,16 +66,18 @@ def _with_room(points, all_points):
     return chosen
 
 
-def plot_curves(budgeted, exits, published=(), others=None, title=None):
+def plot_curves(budgeted, exits, published=(), others=None, title=None, name=None):
     """Plot accuracy against multiply-adds, beside published results and other networks.
 
     Args:
-        budgeted: list of `BudgetedPoint`; the line.
+        budgeted: list of `BudgetedPoint`; the line, where there are two exits or more.
         exits: list of `OperatingPoint`, where all pictures stop at the same exit; the dots.
         published: list of `PublishedPoint`. Budgeted ones become a line per network, anytime ones
             open marks, static networks marks without a line.
         others: dict of lists of `BudgetedPoint` by the name of a network, or `None`.
         title: string or `None`.
+        name: string or `None`. This network's name: its place in the order of names stays free, so
+            that the others look the same in the figure of each of them.
 
     Returns:
         `matplotlib.figure.Figure`.
@@ -98,13 +101,17 @@ def plot_curves(budgeted, exits, published=(), others=None, title=None):
         kind = "budgeted" if protocol == "budgeted" else "each exit"
         _draw(axes, points, f"{network}, {kind} (paper)", color=_PAPERS[family % len(_PAPERS)],
               linewidth=1.2, markersize=5, **look)
-    for number, (name, points) in enumerate((others or {}).items()):
-        # With dots, as a network of one exit has no line.
-        _draw(axes, points, f"{name}, budgeted", color=_OTHERS[number % len(_OTHERS)],
-              linewidth=1.5, marker=".", markersize=6)
+    names = sorted({*(others or {}), *([name] if name else [])})
+    for other, points in (others or {}).items():
+        number, is_static = names.index(other), len(points[0].exit_shares) == 1
+        _draw(axes, points, other if is_static else f"{other}, budgeted",
+              color=_OTHERS[number % len(_OTHERS)], marker=_MARKS[number % len(_MARKS)],
+              **({"linestyle": "", "markersize": 7} if is_static else
+                 {"linewidth": 1.5, "markersize": 3.5}))
     _draw(axes, exits, "this network, each exit", color=_DOTS, marker="o", linestyle="",
           markersize=7)
-    _draw(axes, budgeted, "this network, budgeted", color=_LINE, linewidth=2.4)
+    if len(exits) > 1:
+        _draw(axes, budgeted, "this network, budgeted", color=_LINE, linewidth=2.4)
     axes.set_xlabel("mean multiply-adds per picture (millions)")
     axes.set_ylabel("accuracy (%)")
     axes.set_title(title or "", loc="left")
@@ -132,10 +139,9 @@ def plot_equal_schedule(points, title=None):
     """
     figure = new_figure(7.2, 4.6)
     axes = figure.add_axes((0.11, 0.13, 0.85, 0.77))
-    # Of different length, so that two networks of one colour have different marks.
-    colors, marks = (_LINE, _DOTS, *_OTHERS), "osD^v"
+    colors = (_LINE, _DOTS, *_OTHERS)
     for number, network in enumerate(dict.fromkeys(point.network for point in points)):
-        color, mark = colors[number % len(colors)], marks[number % len(marks)]
+        color, mark = colors[number % len(colors)], _MARKS[number % len(_MARKS)]
         for protocol, name, look in (
                 ("budgeted", "within a budget", {"linewidth": 2.4}),
                 ("anytime", "each exit", {"linestyle": ":", "marker": mark,

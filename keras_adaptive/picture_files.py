@@ -11,6 +11,10 @@ SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
 
+# What a file may hold, whatever its name: the formats of these endings, and what phones and web
+# sites save under them. Others stay shut: EPS would be run as a program, by Ghostscript.
+_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -126,17 +130,21 @@ class _UnsupportedPixelsError(ValueError):
 
 def upright(picture, num_channels=3):
     """Return a pillow picture as it is to be seen: upright, opaque, grey or RGB."""
-    picture = turned(picture)
+    return turned(opaque(picture, num_channels), picture)
+
+
+def opaque(picture, num_channels=3):
+    """Return a pillow picture as grey or RGB of 8 bits, and white where it is transparent."""
+    picture.load()  # some formats have what is said about them at the end
     return _opaque(_eight_bits(picture)).convert("L" if num_channels == 1 else "RGB")
 
 
-def turned(picture):
-    """Return a pillow picture turned and mirrored as its EXIF data say.
+def turned(picture, original):
+    """Return a pillow picture turned and mirrored as the EXIF data of `original`, loaded, say.
 
     `ImageOps.exif_transpose` would also write the data anew, and fails on those that are odd.
     """
-    picture.load()  # some formats have the data at the end
-    way = _WAYS.get(picture.getexif().get(ExifTags.Base.Orientation))
+    way = _WAYS.get(original.getexif().get(ExifTags.Base.Orientation))
     return picture if way is None else picture.transpose(way)
 
 
@@ -180,8 +188,7 @@ def read_picture(file, rule, name=None):
     """Decode one file and bring it to the size that `rule` says.
 
     Args:
-        file: str, path-like or binary file object. Any format that pillow reads; of an animation
-            the first frame.
+        file: as for `open_picture`; of an animation the first frame is taken.
         rule: `InputRule`, or another object whose `apply` makes an array of a pillow picture.
         name: string or `None`. What errors call the file; `None` for its path.
 
@@ -198,6 +205,25 @@ def read_picture(file, rule, name=None):
         raise unreadable(os.fspath(file) if name is None else name, error) from error
 
 
+def open_picture(file):
+    """Open a file with pillow; its pixels are decoded where they are asked for.
+
+    Args:
+        file: str, path-like or binary file object with a picture as AVIF, BMP, GIF, JPEG, PNG, PPM,
+            TIFF or WebP, or as HEIF where a plugin of pillow reads that. The ending of its name
+            does not matter.
+
+    Returns:
+        `PIL.Image.Image`, to be closed.
+
+    Raises:
+        PIL.UnidentifiedImageError: If the file is none of these.
+        OSError: If it cannot be opened.
+    """
+    Image.init()  # without it, pillow knows a few formats only; none of its versions knows all
+    return Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
+
+
 def unreadable(name, error):
     """Return the `UnreadablePicturesError` of one picture.
 
@@ -209,7 +235,7 @@ def unreadable(name, error):
 
 
 def _decode(file, rule):
-    with Image.open(file) as picture:
+    with open_picture(file) as picture:
         # pillow only warns of these. Making errors of warnings would do so in all threads.
         if Image.MAX_IMAGE_PIXELS and picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
             raise Image.DecompressionBombError
@@ -224,7 +250,8 @@ def _reason(error):
     if isinstance(error, PermissionError):
         return "no permission to read it"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "it is not a picture in a format that pillow knows, or its beginning is damaged"
+        return (f"it is not a picture in a format that is read ({', '.join(_FORMATS)}), or its "
+                "beginning is damaged")
     if isinstance(error, _UnsupportedPixelsError):
         return str(error)
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):

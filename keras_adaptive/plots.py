@@ -1,7 +1,6 @@
 """Figures of pictures: who left at which exit, easy and hard ones. They need matplotlib."""
 
 import pathlib
-import textwrap
 
 import numpy as np
 from PIL import Image
@@ -13,7 +12,7 @@ _RIGHT, _WRONG, _PLAIN = "#2a7f3f", "#c0392b", "#555555"
 _LINE, _BAR = "#1f5fa8", "#e3e3e3"
 
 # Sizes of the grid of pictures, in inches.
-_PICTURE, _GAP, _CAPTION, _MARGIN, _NAMES, _TITLE = 1.15, 0.2, 0.48, 0.2, 1.75, 0.62
+_PICTURE, _GAP, _CAPTION, _MARGIN, _NAMES, _TITLE = 1.15, 0.2, 0.64, 0.2, 1.75, 0.62
 _MIN_COLUMNS = 4  # room for the title
 
 
@@ -21,7 +20,8 @@ def plot_pictures(pictures, prediction, true_labels=None, title=None, max_column
     """Show pictures in rows by the exit that answered, the cheapest first.
 
     Within an exit the surest comes first. Every picture carries its label and confidence; with
-    `true_labels`, right ones have a green frame, wrong ones a red one and the true class.
+    `true_labels`, right ones have a green frame, wrong ones a red one and the true class. Of names
+    that are wider than their column the end is left out.
 
     Args:
         pictures: sequence of uint8 arrays `(height, width, 3)`, in the order of `prediction`.
@@ -92,19 +92,51 @@ def _name_exit(figure, answer, top, size):
 
 def _draw_picture(axes, picture, answer, truth):
     label = answer.label or f"class {answer.class_id}"
+    confidence = _percent(answer.confidence)
     if truth is None:
-        color, remark = _PLAIN, ""
+        color, remarks = _PLAIN, [confidence]
     elif truth == label:
-        color, remark = _RIGHT, "right"
+        color, remarks = _RIGHT, [f"{confidence}, right"]
     else:
-        color, remark = _WRONG, f"wrong: {truth}"
+        color, remarks = _WRONG, [f"{confidence}, wrong:", truth]
     axes.imshow(picture, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(color=color, linewidth=3)
-    below = {"transform": axes.transAxes, "ha": "center", "va": "top", "color": color}
-    axes.text(0.5, -0.05, f"{label} {_percent(answer.confidence)}", fontsize=9.5, **below)
-    axes.text(0.5, -0.18, remark, fontsize=8.5, **below)
+    for line, (text, size) in enumerate([(label, 9), *((remark, 8.5) for remark in remarks)]):
+        axes.text(0.5, -0.05 - 0.13 * line, _shortened(text, _PICTURE + _GAP / 2, size),
+                  fontsize=size, color=color, ha="center", va="top", transform=axes.transAxes)
+
+
+def _shortened(text, inches, size):
+    """Return as much of a text as a line has room for, with an ellipsis where the end is missing.
+
+    Args:
+        text: string.
+        inches: float. The room.
+        size: float. Points of the font.
+    """
+    if _width(text, size) <= inches:
+        return text
+    shorter = (f"{text[:end].rstrip()}…" for end in range(len(text) - 1, 0, -1))
+    return next((part for part in shorter if _width(part, size) <= inches), "…")
+
+
+def _wrapped(text, inches, size):
+    """Return a text in lines of whole words, as far as the room allows; see `_shortened`."""
+    lines = []
+    for word in text.split():
+        if lines and _width(f"{lines[-1]} {word}", size) <= inches:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(_shortened(word, inches, size))
+    return "\n".join(lines)
+
+
+def _width(text, size):
+    from matplotlib.textpath import TextPath
+
+    return TextPath((0, 0), text, size=size).get_extents().x1 / 72
 
 
 def _percent(share):
@@ -168,7 +200,7 @@ def plot_gallery(pictures, outputs, thresholds, class_names=None, *, columns=5, 
     for row, class_id in enumerate(rows):
         y = top + row * (side + gap) + side / 2
         name = f"class {class_id}" if class_names is None else class_names[class_id]
-        figure.text((names - 0.12) / width, 1 - y / height, textwrap.fill(name, 15),
+        figure.text((names - 0.12) / width, 1 - y / height, _wrapped(name, names - 0.17, 10),
                     fontsize=10, ha="right", va="center")
     return figure
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from keras_adaptive.names import did_you_mean
-from keras_adaptive.picture_files import turned
+from keras_adaptive.picture_files import opaque, open_picture, turned
 
 _FILTERS = {
     "area": Image.Resampling.BOX,
@@ -88,20 +88,21 @@ def read_reduced(file, ratio):
         ratio: int. As in `shrink`.
 
     Returns:
-        uint8 array `(ceil(height / ratio), ceil(width / ratio), 3)`, upright as the EXIF data say.
+        uint8 array `(ceil(height / ratio), ceil(width / ratio), 3)`, upright as the EXIF data say,
+        white where the picture is transparent.
 
     Raises:
-        ValueError: If `ratio` is no whole number of 2 or more.
+        ValueError: If `ratio` is no whole number of 2 or more, or nothing says which of the
+            picture's values are black and white.
         OSError: If the file is no picture.
     """
     check_shrinking(ratio, "area")
-    with Image.open(file) as picture:
+    with open_picture(file) as picture:
         wanted = _smaller(picture.size, ratio)
         # Asked for the size rounded up, the decoder would take the next larger one.
         picture.draft("RGB", tuple(max(1, side // ratio) for side in picture.size))
-        picture = turned(picture.convert("RGB").resize(
-            wanted, Image.Resampling.BOX))
-    return np.asarray(picture)
+        small = turned(opaque(picture).resize(wanted, Image.Resampling.BOX), picture)
+    return np.asarray(small)
 
 
 def _smaller(size, ratio):

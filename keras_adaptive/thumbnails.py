@@ -25,6 +25,7 @@ from keras_adaptive.picture_files import (
 from keras_adaptive.shrinking import check_shrinking, shrink
 
 RECORD = "thumbnails.json"  # stands in the destination and says how its files were made
+SOURCES = "thumbnails_sources.json"  # beside it: which state of which picture each file shows
 _ENDINGS = {"png": ".png", "jpeg": ".jpg"}
 FORMATS = tuple(_ENDINGS)
 _FILES_AHEAD = 8
@@ -59,8 +60,10 @@ def write_thumbnails(source, destination, downscaler=None, *, ratio=None, method
     Names stay, but for the ending. Pictures lie upright as their EXIF data say, and what is
     transparent becomes white. Interrupted, the same call goes on: thumbnails that are there and no
     older than their pictures are skipped, and none is ever half written. Files that cannot be read
-    are skipped and named in the result. `thumbnails.json` in the destination keeps how its files
-    were made, so that none of another kind get among them.
+    are skipped and named in the result, and an earlier thumbnail of theirs goes. `thumbnails.json`
+    in the destination keeps how its files were made, so that none of another kind get among them;
+    `thumbnails_sources.json` keeps name, size and time of the pictures, so that a thumbnail of
+    another picture that had its name is not taken for one that is there.
 
     Args:
         source: path of a folder.
@@ -81,7 +84,8 @@ def write_thumbnails(source, destination, downscaler=None, *, ratio=None, method
 
     Raises:
         ValueError: If an argument is wrong, `source` is no folder with pictures, two of them would
-            become one file, or something else stands in `destination`.
+            become one file, or one a file where another needs a folder, or something else stands in
+            `destination`.
         OSError: If a file cannot be written.
 
     Example:
@@ -98,19 +102,29 @@ def write_thumbnails(source, destination, downscaler=None, *, ratio=None, method
     if file_format == "jpeg":
         record["quality"] = quality
     _keep_record(destination, record)
-    waiting = [path for path, target in places.items() if not _is_fresh(target, path)]
+    sources = _Sources(destination)
+    # Taken before the pictures are read: what changes meanwhile is noticed by the next call.
+    stamps = {path: _stamp(path) for path in places}
+    waiting = [path for path, target in places.items()
+               if not sources.has(target, stamps[path])]
     unreadable = {}
-    with show_progress(len(places), batch_size, verbose) as advance:
-        advance(len(places) - len(waiting))
-        read = functools.partial(_read, maker.rule)
-        with Prefetch(map(read, waiting), _FILES_AHEAD) as pictures:
-            for paths, batch in _group_by_size(pictures, unreadable, batch_size, advance):
-                for path, thumbnail in zip(paths, maker.make(batch), strict=True):
-                    if 0 in thumbnail.shape:
-                        unreadable[path] = "too small for a thumbnail of one pixel or more"
-                        continue
-                    _write(places[path], encode(thumbnail, file_format, quality))
-                advance(len(paths))
+    try:
+        with show_progress(len(places), batch_size, verbose) as advance:
+            advance(len(places) - len(waiting))
+            read = functools.partial(_read, maker.rule)
+            with Prefetch(map(read, waiting), _FILES_AHEAD) as pictures:
+                for paths, batch in _group_by_size(pictures, unreadable, batch_size, advance):
+                    for path, thumbnail in zip(paths, maker.make(batch), strict=True):
+                        if 0 in thumbnail.shape:
+                            unreadable[path] = "too small for a thumbnail of one pixel or more"
+                            continue
+                        _write(places[path], encode(thumbnail, file_format, quality))
+                        sources.add(places[path], stamps[path])
+                    advance(len(paths))
+    finally:  # what a call did that is broken off is not done again
+        for path in unreadable:
+            places[path].unlink(missing_ok=True)
+        sources.write()
     return ThumbnailFiles(
         len(waiting) - len(unreadable), len(places) - len(waiting), unreadable)
 
@@ -272,6 +286,11 @@ def _choose_places(source, destination, ending):
             )
         taken[target] = path
         places[path] = target
+    for target, path in taken.items():
+        if other := next((taken[parent] for parent in target.parents if parent in taken), None):
+            raise ValueError(
+                f"{other} would become a file where {path} needs a folder. Rename one of them."
+            )
     return places
 
 
@@ -300,8 +319,42 @@ def _keep_record(destination, record):
     _write(path, json.dumps(record, indent=1).encode())
 
 
-def _is_fresh(target, path):
-    return target.is_file() and target.stat().st_mtime >= os.stat(path).st_mtime
+class _Sources:
+    """Which state of which picture the thumbnails of a folder show, as far as it is known.
+
+    Without its file, or with one that is damaged, nothing is known, and thumbnails are made anew.
+    """
+
+    def __init__(self, destination):
+        self._folder = destination
+        try:
+            found = json.loads((destination / SOURCES).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            found = {}
+        self._stamps = found if isinstance(found, dict) else {}
+
+    def has(self, target, stamp):
+        """Tell whether a thumbnail is there, of this state of this picture, and no older."""
+        return (stamp is not None and self._stamps.get(self._name(target)) == stamp
+                and target.is_file() and target.stat().st_mtime_ns >= stamp[-1])
+
+    def add(self, target, stamp):
+        self._stamps[self._name(target)] = stamp
+
+    def write(self):
+        _write(self._folder / SOURCES, json.dumps(self._stamps).encode())
+
+    def _name(self, target):
+        return target.relative_to(self._folder).as_posix()
+
+
+def _stamp(path):
+    """Return name, size and time of a file, or None for a link to nothing."""
+    try:
+        status = os.stat(path)
+    except OSError:  # is told where it is read
+        return None
+    return [os.path.basename(path), status.st_size, status.st_mtime_ns]
 
 
 def _write(path, content):

@@ -19,9 +19,9 @@ def _texts(figure):
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
-def _budgeted(mean_macs, accuracy):
+def _budgeted(mean_macs, accuracy, exit_shares=(0.5, 0.5)):
     return BudgetedPoint(mean_macs, True, (0.9, 0.0), accuracy, mean_macs, accuracy, mean_macs,
-                         (0.5, 0.5))
+                         exit_shares)
 
 
 def test_accuracy_has_exits_as_dots_and_thresholds_as_a_line_by_cost():
@@ -39,6 +39,19 @@ def test_accuracy_has_exits_as_dots_and_thresholds_as_a_line_by_cost():
     assert thresholds.get_xydata().tolist() == [[15, 85], [25, 89]]
     assert _texts(figure) == ["exit 1", "exit 2", "0.5", "0.9"]
     assert figure.axes[0].get_title() == "A title"
+
+
+def test_thresholds_that_lie_close_together_share_a_label():
+    points = [
+        OperatingPoint(1, None, 0.8, 1e7, 0.25, ()),
+        OperatingPoint(2, None, 0.9, 4e7, 1.0, ()),
+        OperatingPoint(None, 0.5, 0.85, 1.5e7, 0.4, ()),
+        OperatingPoint(None, 0.6, 0.851, 1.55e7, 0.4, ()),
+        OperatingPoint(None, 0.7, 0.86, 1.58e7, 0.4, ()),  # higher up
+        OperatingPoint(None, 0.9, 0.86, 2.5e7, 0.6, ()),  # further right
+    ]
+
+    assert _texts(plot_accuracy(points)) == ["exit 1", "exit 2", "0.5", "0.7", "0.9"]
 
 
 def test_accuracy_works_without_thresholds():
@@ -75,6 +88,34 @@ def test_curves_have_a_line_for_each_network_and_say_whose_it_is():
     assert lines["ResNets (paper)"].get_linestyle() == "None"
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert sorted(legend) == sorted(points) and legend[0] == "this network, budgeted"
+
+
+def test_many_other_networks_look_different_and_the_same_in_each_figure():
+    """The network of the figure is missing among them; what the others look like stays."""
+    exits = [OperatingPoint(1, None, 0.8, 1e7, 0.25, ()), OperatingPoint(2, None, 0.9, 4e7, 1, ())]
+    points = {f"network {number:02}": [_budgeted(1e7, 0.8), _budgeted(2e7, 0.9)]
+              for number in range(12)}
+    looks = []
+    for shown in ("network 00", "network 07"):
+        others = {name: line for name, line in points.items() if name != shown}
+        axes, = plot_curves(points[shown], exits, others=others, name=shown).axes
+        looks.append({line.get_label(): (line.get_color(), line.get_marker())
+                      for line in axes.lines if not line.get_label().startswith("this")})
+
+    assert len(set(looks[0].values())) == len(set(looks[1].values())) == 11
+    assert all(looks[0][name] == looks[1][name] for name in {*looks[0]} & {*looks[1]})
+
+
+def test_a_network_of_one_exit_is_a_mark():
+    """It has no budgets; a line of one point could not be seen."""
+    exits = [OperatingPoint(1, None, 0.8, 1e7, 1.0, (1.0,))]
+    static = [_budgeted(2e7, 0.85, (1.0,)), _budgeted(2e7, 0.85, (1.0,))]
+
+    axes, = plot_curves([_budgeted(1e7, 0.8, (1.0,))], exits, others={"resnet": static}).axes
+
+    lines = {line.get_label(): line for line in axes.lines}
+    assert set(lines) == {"this network, each exit", "resnet"}
+    assert lines["resnet"].get_linestyle() == "None" and lines["resnet"].get_markersize() > 4
 
 
 def test_equal_schedules_have_two_lines_for_each_network():

@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 
 from keras_adaptive.picture_files import (
     InputRule,
@@ -175,6 +175,22 @@ def test_decompression_bombs_are_refused(tmp_path, photo, monkeypatch, limit):
 
     with pytest.raises(UnreadablePicturesError, match=f"more than {limit} pixels"):
         read_picture(tmp_path / "large.png", RULE)
+
+
+def test_what_a_program_would_run_is_no_picture(tmp_path, photo, monkeypatch):
+    """A name that ends as a picture's does not hand PostScript to Ghostscript."""
+    photo.save(tmp_path / "cat.png", "EPS")
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments: pytest.fail("it ran"))
+
+    with pytest.raises(UnreadablePicturesError, match="it is not a picture in a format that is"):
+        read_picture(tmp_path / "cat.png", RULE)
+
+
+def test_a_photograph_of_two_frames_is_read(tmp_path, photo):
+    """Phones write these under the name of a JPEG, pillow has another name for them."""
+    photo.save(tmp_path / "photo.jpg", "MPO", save_all=True, append_images=[photo])
+
+    assert read_picture(tmp_path / "photo.jpg", RULE).shape == (8, 8, 3)
 
 
 def test_the_error_survives_a_process_boundary():

@@ -56,7 +56,8 @@ def test_right_and_wrong_are_told_apart(pictures):
 
     figure = plot_pictures(pictures[:2], prediction, true_labels=["cat", "frog"])
 
-    assert {"right", "wrong: frog", "cat 90.0%", "dog 80.0%"} <= set(_texts(figure))
+    assert [text for text in _texts(figure) if text][-5:] == [
+        "cat", "90.0%, right", "dog", "80.0%, wrong:", "frog"]
     right, wrong = (axes.spines["top"].get_edgecolor() for axes in figure.axes if axes.images)
     assert right != wrong
 
@@ -79,7 +80,38 @@ def test_certainty_is_not_rounded_up(pictures):
     """A confidence just below 1 does not read as 100 %."""
     figure = plot_pictures(pictures[:1], _prediction([1], [0.9996]))
 
-    assert "cat >99.9%" in _texts(figure)
+    assert ">99.9%" in _texts(figure)
+
+
+def test_long_names_stay_in_their_columns():
+    """Neither runs into its neighbour, the answer or the true class; what fits is left whole."""
+    names = ["German shepherd", "standard poodle", "a name that no column has room for", "W" * 40]
+    prediction = Prediction(np.arange(4), [0.9] * 4, np.zeros((4, 4)), np.ones(4, int),
+                            MACS[[0] * 4], 40, 3, names)
+
+    figure = plot_pictures(np.zeros((4, 8, 8, 3), "uint8"), prediction, names[::-1])
+
+    figure.draw_without_rendering()
+    pictures = [axes for axes in figure.axes if axes.images]
+    step = (pictures[1].get_position().x0 - pictures[0].get_position().x0) * figure.bbox.width
+    texts = [text for axes in pictures for text in axes.texts]
+    assert all(text.get_window_extent().width < step for text in texts)
+    assert {"German shepherd", "standard poodle"} <= {text.get_text() for text in texts}
+    bottoms = [axes.texts[-1].get_window_extent().y0 for axes in pictures]
+    assert min(bottoms) > 0
+
+
+@pytest.mark.parametrize("name, shown", [
+    ("German shepherd", "German\nshepherd"), ("academic gown", "academic\ngown"),
+    ("swimming trunks", "swimming\ntrunks"), ("M" * 30, "MMMMMMM…")])
+def test_names_beside_a_gallery_lie_between_its_edge_and_its_pictures(name, shown):
+    figure = plot_gallery(np.zeros((7, 8, 8, 3), "uint8"), _gallery_outputs(), 0.9, [name, "dog"])
+
+    figure.draw_without_rendering()
+    first = min(axes.get_position().x0 for axes in figure.axes) * figure.bbox.width
+    label, = {text for text in figure.texts if text.get_text() == shown}
+    box = label.get_window_extent()
+    assert 0 < box.x0 and box.x1 < first
 
 
 @pytest.mark.parametrize("count", [0, 4])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from keras_adaptive.picture_files import InputRule, read_picture
 from keras_adaptive.shrinking import METHODS, read_reduced, shrink
 
 
@@ -87,6 +88,27 @@ def test_other_formats_are_shrunk_too():
     Image.fromarray(picture).save(content, "png")
 
     assert np.abs(read_reduced(content, 2).astype(int) - shrink(picture, 2)).max() <= 1
+
+
+@pytest.mark.parametrize("picture", [
+    Image.new("RGBA", (8, 4), (255, 0, 0, 0)), Image.fromarray(np.full((4, 8), 40000, "uint16"))])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_pixels_mean_what_they_do_to_a_network(picture, orientation):
+    """What is transparent is white, and deep grey is scaled to 8 bits, upright or not."""
+    exif, content = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    picture.save(content, "png", exif=exif)
+
+    np.testing.assert_array_equal(
+        read_reduced(content, 2), shrink(read_picture(content, InputRule(None, 3)), 2))
+
+
+def test_postscript_is_not_opened():
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(content, "eps")
+
+    with pytest.raises(UnidentifiedImageError):
+        read_reduced(content, 2)
 
 
 @pytest.mark.parametrize("ratio, method, message", [

@@ -70,6 +70,17 @@ def test_structural_similarity_by_hand():
     assert structural_similarity(first, second) == pytest.approx(expected)
 
 
+def test_structural_similarity_of_half_the_contrast_by_hand():
+    """One window, its mean kept: (v + c) / (v + v / 4 + c), v the variance."""
+    pattern = np.array([50.0] * 24 + [-50.0] * 24 + [0.0]).reshape(1, 7, 7, 1)
+    variance, constant = 48 * 50**2 / 49, 7.65**2
+
+    expected = (variance + constant) / (1.25 * variance + constant)
+    for order in (1, -1):
+        assert structural_similarity(
+            *(100 + pattern, 100 + pattern / 2)[::order]) == pytest.approx(expected)
+
+
 def test_structural_similarity_sees_structure():
     """Equal pictures have 1; less contrast is below it; light and dark exchanged is below 0."""
     board = _picture(np.indices((16, 16)).sum(axis=0) % 2)

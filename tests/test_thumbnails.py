@@ -9,7 +9,14 @@ from PIL import Image
 
 from keras_adaptive import thumbnails
 from keras_adaptive.shrinking import shrink
-from keras_adaptive.thumbnails import RECORD, ThumbnailFiles, encode, quantize, write_thumbnails
+from keras_adaptive.thumbnails import (
+    RECORD,
+    SOURCES,
+    ThumbnailFiles,
+    encode,
+    quantize,
+    write_thumbnails,
+)
 
 
 def make_downscaler(size=None, factor=1.0):
@@ -35,9 +42,9 @@ def source(tmp_path):
 
 
 def _files(folder):
-    """Return the files below a folder by their names in it, but for the record."""
+    """Return the files below a folder by their names in it, but for the records."""
     return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")
-            if path.is_file() and path.name != RECORD}
+            if path.is_file() and path.name not in (RECORD, SOURCES)}
 
 
 def _pixels(path):
@@ -179,6 +186,50 @@ def test_a_second_run_does_only_what_is_missing_or_outdated(source, tmp_path):
     assert done == ThumbnailFiles(2, 3, {})
     assert (tmp_path / "small" / "a.png").is_file() and outdated.stat().st_mtime > 1
     assert kept.stat().st_mtime_ns == before
+
+
+def test_a_thumbnail_of_another_picture_of_its_name_is_made_anew(source, tmp_path):
+    """Whatever its age: the new picture may be older than the thumbnail."""
+    write_thumbnails(source, tmp_path / "small", ratio=2)
+    (source / "a.png").unlink()
+    Image.new("RGB", (8, 8), "red").save(source / "a.bmp")
+    Image.new("RGB", (8, 8), "blue").save(source / "cats" / "c.png")
+    for path in (source / "a.bmp", source / "cats" / "c.png"):
+        os.utime(path, (1, 1))
+
+    assert write_thumbnails(source, tmp_path / "small", ratio=2) == ThumbnailFiles(2, 3, {})
+    assert (_pixels(tmp_path / "small" / "a.png") == (255, 0, 0)).all()
+    assert (_pixels(tmp_path / "small" / "cats" / "c.png") == (0, 0, 255)).all()
+    assert write_thumbnails(source, tmp_path / "small", ratio=2).skipped == 5
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "[" * 100_000])
+def test_where_nothing_is_known_of_the_pictures_all_are_made_anew(source, tmp_path, content):
+    write_thumbnails(source, tmp_path / "small", ratio=2)
+    (tmp_path / "small" / SOURCES).write_text(content)
+
+    assert write_thumbnails(source, tmp_path / "small", ratio=2) == ThumbnailFiles(5, 0, {})
+    assert write_thumbnails(source, tmp_path / "small", ratio=2).skipped == 5
+
+
+def test_a_picture_that_became_damaged_has_no_thumbnail(source, tmp_path):
+    write_thumbnails(source, tmp_path / "small", ratio=2)
+    (source / "a.png").write_bytes((source / "a.png").read_bytes()[:60])
+
+    done = write_thumbnails(source, tmp_path / "small", ratio=2)
+
+    assert list(done.unreadable) == [str(source / "a.png")] and done.skipped == 4
+    assert not (tmp_path / "small" / "a.png").exists()
+
+
+def test_a_file_where_a_folder_is_needed_is_told_beforehand(source, tmp_path):
+    (source / "x.png").mkdir()
+    (source / "a.png").rename(source / "x.png" / "a.png")
+    Image.new("RGB", (8, 8)).save(source / "x.jpg")
+
+    with pytest.raises(ValueError, match=r"x\.jpg would become a file where .*a\.png needs a"):
+        write_thumbnails(source, tmp_path / "small", ratio=2)
+    assert not (tmp_path / "small").exists()
 
 
 def test_an_interrupted_run_leaves_whole_files_and_goes_on(source, tmp_path, monkeypatch):

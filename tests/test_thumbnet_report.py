@@ -1,6 +1,7 @@
 """What a ThumbNet costs: counted numbers by hand, times that are there, tables and files."""
 
 import csv
+import dataclasses
 import json
 import types
 
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from keras_adaptive import thumbnet_report
+from keras_adaptive.agreement import measure_agreement
 from keras_adaptive.layers import Downscaler
 from keras_adaptive.models import ResNet
 from keras_adaptive.models.thumbnet import ThumbNet
 from keras_adaptive.thumbnails import quantize
-from keras_adaptive.thumbnet_report import report
+from keras_adaptive.thumbnet_report import NetworkCost, Times, report
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +67,17 @@ def test_accuracies_are_those_of_each_way(measured, thumbnet, pictures):
 
 def test_agreement_with_the_teacher_is_that_of_each_way(measured, thumbnet, pictures):
     labels = np.arange(6) % 5
-    teacher, student = (network.predict(seen, verbose=0).argmax(axis=1) for network, seen in (
-        (thumbnet.teacher, pictures),
-        (thumbnet.student, quantize(thumbnet.downscaler.predict(pictures, verbose=0)))))
+    thumbnails = thumbnet.downscaler.predict(pictures, verbose=0)
+    teacher, student, fed_directly = (network.predict(seen, verbose=0) for network, seen in (
+        (thumbnet.teacher, pictures), (thumbnet.student, quantize(thumbnails)),
+        (thumbnet.student, thumbnails)))
 
     stored, direct = (measured.agreement[name] for name in ("student", "downscaler + student"))
 
-    assert stored.equal_share == pytest.approx((teacher == student).mean())
-    assert stored.mean_kl > 0 and direct.mean_kl > 0
+    for found, answers in ((stored, student), (direct, fed_directly)):
+        expected = measure_agreement(teacher, answers, labels)
+        assert found.equal_share == expected.equal_share
+        assert found.mean_kl == pytest.approx(expected.mean_kl, rel=1e-3)
     counts = np.bincount(labels)
     lost = sum(loss * counts[label] for label, loss in stored.class_losses.items()) / 6
     accuracies = [cost.accuracy for cost in measured.networks]
@@ -89,6 +95,29 @@ def test_times_are_there_for_each_batch_size_and_file(measured):
     sizes = [cost.bytes_per_picture for cost in measured.decoding]
     assert sizes[4] == sizes[0] > sizes[2]
     assert all(cost.times.median_ms > 0 for cost in measured.decoding)
+
+
+def test_reduced_decoding_is_what_is_timed(pictures, monkeypatch):
+    """At the ratio that its name says; the other files are decoded as they are."""
+    ratios = []
+    monkeypatch.setattr(thumbnet_report, "read_reduced", lambda file, ratio: ratios.append(ratio))
+
+    costs = thumbnet_report._time_decoding(pictures, pictures[:, ::4, ::4], 4, 95, 1)
+
+    assert costs[-1].name.endswith("decoded at 1/4")
+    assert set(ratios) == {4} and len(ratios) % len(pictures) == 0
+
+
+def test_the_table_says_how_many_times_less_than_the_teacher(measured):
+    teacher, student = (NetworkCost(name, macs, 5, activations, None, {1: Times(ms, ms, ms)})
+                        for name, macs, activations, ms in (
+                            ("teacher", 40_000_000, 900, 6), ("student", 10_000_000, 300, 4)))
+
+    table = dataclasses.replace(measured, networks=(teacher, student)).tables()[0]
+
+    cells = [list(column.cells) for column in table.columns]
+    assert [column[1] for column in cells] == [
+        "student", "", "10.00 M (4.0)", "5", "300 (3.0)", "4.00 (1.5)"]
 
 
 def test_honest_thumbnails_are_the_reference(measured):
@@ -130,13 +159,18 @@ def test_any_three_networks_will_do(pictures):
     scaled = Downscaler(4, 12)(keras.layers.Rescaling(1 / 255)(inputs))
     downscaler = keras.Model(inputs, keras.layers.Rescaling(255.0)(scaled))
 
+    student, teacher = network(8), network(32)
+
     measured = report(types.SimpleNamespace(
-        downscaler=downscaler, student=network(8), teacher=network(32)), pictures,
+        downscaler=downscaler, student=student, teacher=teacher), pictures,
         batch_sizes=(2,), repeats=1)
 
     assert [cost.accuracy for cost in measured.networks] == [None] * 3
     # Of probabilities here: their divergence is that of the distributions, and there are no labels.
-    assert 0 < measured.agreement["student"].mean_kl < 5
+    p, q = (network.predict(seen, verbose=0).astype("float64") for network, seen in (
+        (teacher, pictures), (student, downscaler.predict(pictures, verbose=0))))
+    assert measured.agreement["downscaler + student"].mean_kl == pytest.approx(
+        (p * np.log(p / q)).sum(axis=1).mean(), rel=0.02)
     assert measured.agreement["student"].class_losses == {}
     assert len(measured.tables()) == 4
     assert measured.decoding[-1].name.endswith("1/4")
