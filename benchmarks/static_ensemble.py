@@ -78,9 +78,10 @@ def plot_ensemble(rows, adaptive, title):
     for protocol, label, look in (
             ("budgeted", "ensemble, within a budget", {"color": _ENSEMBLE, "linewidth": 2.4}),
             ("anytime", "ensemble, all pictures stop after the same network",
-             {"color": _ENSEMBLE, "linestyle": ":", "marker": "o", "markerfacecolor": "white"}),
+             {"color": _ENSEMBLE, "linestyle": "", "marker": "o", "markerfacecolor": "white",
+              "markersize": 8}),
             ("static", "each static network alone",
-             {"color": _STATIC, "linestyle": "", "marker": "x", "markersize": 8})):
+             {"color": _STATIC, "linestyle": "", "marker": "x", "markersize": 6})):
         _draw(axes, [(row["mean_macs"], row["accuracy"]) for row in rows
                      if row["protocol"] == protocol], label=label, **look)
     axes.set_xlabel("mean multiply-adds per picture (millions)")

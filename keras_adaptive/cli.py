@@ -199,6 +199,15 @@ def _export(arguments):
 
     asked = {key: getattr(arguments, key) for key in ("macs", "accuracy")
              if getattr(arguments, key) is not None}
+    if asked and arguments.exits is not None:
+        goal, = asked
+        raise ValueError(
+            f"--{goal} takes thresholds that were chosen for all exits: with some of them alone "
+            "pictures would stop elsewhere, for another cost and accuracy. Received --exits "
+            f"{','.join(map(str, arguments.exits))}. Leave out one of the two; for some exits, "
+            "`EarlyExitPredictor(model, exits=...).calibrate(x, y, macs=...)` chooses thresholds "
+            "that `export_stages` takes."
+        )
     thresholds = zoo.thresholds(arguments.model, **asked) if asked else None
     with contextlib.redirect_stdout(sys.stderr):  # TensorFlow reports its progress there
         folder = export_stages(arguments.model, arguments.folder, arguments.format,

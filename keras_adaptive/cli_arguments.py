@@ -122,7 +122,7 @@ def make_parser():
         """
   keras-adaptive export ranet_cifar10 exported
   keras-adaptive export ranet_cifar10 exported --format litert --macs 20e6
-  keras-adaptive export ranet_cifar10 exported --exits 1,3,6 --accuracy 0.85""")
+  keras-adaptive export ranet_cifar10 exported --exits 1,3,6""")
     export.add_argument("model", metavar="MODEL", help="a network with weights, as "
                                                        "`keras-adaptive list` shows it")
     export.add_argument("folder", metavar="FOLDER",

@@ -1,4 +1,4 @@
-"""Labels of pictures, in the forms that data sets have them."""
+"""Labels of pictures, in the forms that data sets have them, and names of their classes."""
 
 import numpy as np
 
@@ -32,3 +32,25 @@ def read_labels(labels, name, num_pictures=None, num_classes=None):
             f"Received labels from {flat.min()} to {flat.max()}."
         )
     return flat
+
+
+def check_class_names(class_names, num_classes, name):
+    """Return names of classes as a list.
+
+    Args:
+        class_names: sequence of strings, in the order of the classes.
+        num_classes: int.
+        name: string. The network, for the message.
+
+    Raises:
+        ValueError: If it is no sequence of one name per class; a dict or a set has no such order.
+    """
+    wanted = (f"`class_names` takes one name per class: {num_classes} for {name!r}, "
+              "a list in the order of the classes.")
+    if isinstance(class_names, (str, bytes, dict, set, frozenset)) or not hasattr(
+            class_names, "__iter__"):
+        raise ValueError(f"{wanted} Received {type(class_names).__name__}: {class_names!r}.")
+    names = list(class_names)
+    if len(names) != num_classes:
+        raise ValueError(f"{wanted} Received {len(names)}: {names!r}.")
+    return names

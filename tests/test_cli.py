@@ -271,6 +271,14 @@ def test_export_chooses_calibrated_thresholds(exported, option, asked):
     assert exported[0][1]["thresholds"] == zoo.thresholds("ranet_cifar10", **asked)
 
 
+def test_export_of_some_exits_takes_no_thresholds_of_all(exported, capsys):
+    """They would send pictures elsewhere: the budget would be broken without a word."""
+    assert cli.main(["export", "ranet_cifar10", "folder", "--macs=8e6", "--exits=2,6"]) == 1
+    message = capsys.readouterr().err
+    assert "--macs takes thresholds that were chosen for all exits" in message
+    assert "--exits 2,6" in message and not exported
+
+
 def test_list_names_models_and_recipes(capsys):
     assert cli.main(["list"]) == 0
 

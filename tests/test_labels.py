@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_adaptive.labels import read_labels
+from keras_adaptive.labels import check_class_names, read_labels
 
 
 @pytest.mark.parametrize("labels", [[0, 2, 1], np.array([[0], [2], [1]], "uint8")])
@@ -26,3 +26,22 @@ def test_what_are_no_labels_is_refused(labels, message):
     """With what was expected, and what came."""
     with pytest.raises(ValueError, match=message):
         read_labels(labels, "`y`", 3, 3)
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ("a", "b"), np.array(["a", "b"])])
+def test_names_of_classes_become_a_list(names):
+    assert check_class_names(names, 2, "net") == ["a", "b"]
+
+
+@pytest.mark.parametrize("names, received", [
+    ({0: "a", 1: "b"}, "Received dict: {0: 'a', 1: 'b'}"),  # its keys would be the names
+    ({"a", "b"}, "Received set"),  # without an order
+    ("ab", "Received str: 'ab'"),
+    (5, "Received int: 5"),
+    (["a"], "Received 1: ['a']"),
+])
+def test_names_of_classes_without_order_or_number_are_refused(names, received):
+    with pytest.raises(ValueError, match="one name per class: 2 for 'net', a list") as error:
+        check_class_names(names, 2, "net")
+
+    assert received in str(error.value)

@@ -4,6 +4,8 @@ import numbers
 
 import numpy as np
 
+from keras_adaptive.labels import check_class_names
+
 
 def check_batch_size(batch_size):
     """Return a batch size as an int.
@@ -117,9 +119,4 @@ def choose_class_names(class_names, network):
         class_names = network.class_names
     if class_names is None:
         return None
-    if isinstance(class_names, str) or len(class_names) != network.num_classes:
-        raise ValueError(
-            f"`class_names` takes one name per class: {network.num_classes} for "
-            f"{network.name!r}. Received {len(class_names)}: {class_names!r}."
-        )
-    return tuple(map(str, class_names))
+    return tuple(map(str, check_class_names(class_names, network.num_classes, network.name)))

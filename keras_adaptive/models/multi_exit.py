@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_adaptive.labels import check_class_names
 from keras_adaptive.models.freezing import all_layers, freeze, frozen_positions
 from keras_adaptive.models.precision import use_precision
 
@@ -36,9 +37,8 @@ class MultiExitModel(keras.Model):
                  name=None, **kwargs):
         outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
         super().__init__(inputs=inputs, outputs=outputs, name=name, **kwargs)
-        if class_names is not None:
-            _check_class_names(class_names, self.outputs[-1].shape[-1], self.name)
-        self.class_names = None if class_names is None else list(class_names)
+        self.class_names = None if class_names is None else check_class_names(
+            class_names, self.outputs[-1].shape[-1], self.name)
         self.input_rule = None if input_rule is None else plain(dict(input_rule))
         self.exit_macs = None if exit_macs is None else [int(macs) for macs in exit_macs]
         self._compile_arguments = None
@@ -246,14 +246,6 @@ class _Untracked:
 
     def __init__(self, value):
         self.value = value
-
-
-def _check_class_names(class_names, num_classes, name):
-    if len(class_names) != num_classes:
-        raise ValueError(
-            f"`class_names` takes one name per class: {num_classes} for {name!r}. "
-            f"Received {len(class_names)}: {class_names!r}."
-        )
 
 
 def _check_exit_weights(exit_weights, num_exits, name):

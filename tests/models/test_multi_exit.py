@@ -61,7 +61,7 @@ def test_loss_is_the_weighted_sum_over_exits_of_one_label(numbers):
 @pytest.mark.parametrize("names", [["a"], list("abcdef"), []])
 def test_names_are_as_many_as_classes(names):
     """A wrong list is told where it is given, not when the first picture is classified."""
-    with pytest.raises(ValueError, match="one name per class: 5 for 'small'. Received"):
+    with pytest.raises(ValueError, match="one name per class: 5 for 'small', a list"):
         small_model(class_names=names)
     assert small_model(class_names=tuple("abcde")).class_names == list("abcde")
 
