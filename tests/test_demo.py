@@ -82,7 +82,8 @@ def test_times_are_the_medians_of_what_they_are_called(demo, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    ({"input_shape": (64, 64, 3), "class_names": CIFAR10_CLASSES}, "for 64x64 pixels and 10 cl"),
+    ({"input_shape": (64, 64, 3), "pooling": "global", "class_names": CIFAR10_CLASSES},
+     "for 64x64 pixels and 10 classes"),
     ({"num_classes": 7}, "for 32x32 pixels and classes without names"),
     ({"num_classes": 2, "class_names": ["cat", "ant"]}, "for 32x32 pixels and 2 classes"),
 ])
