@@ -14,7 +14,7 @@ from keras_adaptive.evaluation.calibration import (
 )
 from keras_adaptive.evaluation.risk import choose_safe_threshold
 from keras_adaptive.evaluation.thresholds import ThresholdSearch
-from keras_adaptive.files import write_whole
+from keras_adaptive.files import read_json, write_whole
 from keras_adaptive.names import check_keys
 
 THRESHOLDS = "thresholds.json"
@@ -122,10 +122,7 @@ class CalibratedThresholds:
             ValueError: If the file is no JSON, or has unknown, missing or malformed entries.
         """
         path = pathlib.Path(path)
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-        except ValueError as error:  # neither JSON nor UTF-8
-            raise ValueError(f"{path} is no valid JSON: {error}.") from error
+        record = read_json(path)
         check_keys(path, record, [field.name for field in dataclasses.fields(cls)])
         temperatures = _numbers(f"{path}, temperatures", record["temperatures"])
         if not temperatures:
@@ -227,10 +224,6 @@ def _bounded(outputs, macs, max_loss, best):
 def _json_numbers(values):
     # JSON has no NaN.
     return [value if math.isfinite(value) else None for value in values]
-
-
-def _refuse(constant):
-    raise ValueError(f"{constant} is no number of JSON")
 
 
 def _check_description(path, record):

@@ -129,17 +129,15 @@ class _Card:
             ("configuration", f"{entry.builder}, `{entry.configuration}`"),
             ("trainable parameters", f"{entry.num_parameters:,}"),
             ("exits", f"{len(entry.exit_macs)}"),
+            ("input", "pictures with values 0 to 255, "
+             f"{' x '.join(map(str, rule['size']))} pixels; others are brought to "
+             f"that size: {rule['resize'].replace('_', ' ')}, "
+             f"{rule['interpolation']} interpolation"
+             + (f", {rule['crop']:.4g} of the shorter side" if "crop" in rule else "")),
             ("weights", f"`{entry.weights['file']}`, {entry.weights['dtype']}, "
                         f"{entry.weights['size_bytes']:,} bytes"),
             ("licence of the weights", entry.license),
         ]
-        if rule is not None:
-            rows.insert(4, ("input", "pictures with values 0 to 255, "
-                            f"{' x '.join(map(str, rule['size']))} pixels; others are brought to "
-                            f"that size: {rule['resize'].replace('_', ' ')}, "
-                            f"{rule['interpolation']} interpolation"
-                            + (f", {rule['crop']:.4g} of the shorter side" if "crop" in rule
-                               else "")))
         if entry.data_set in _SOURCES:
             rows.append(("data set", _SOURCES[entry.data_set]))
         if entry.class_names is not None:

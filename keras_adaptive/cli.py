@@ -8,14 +8,13 @@ import contextlib
 import dataclasses
 import json
 import os
-import pathlib
 import sys
 import tempfile
 
 from keras_adaptive import process
 from keras_adaptive.cli_arguments import make_parser
 from keras_adaptive.content import DEFAULT_MODEL
-from keras_adaptive.files import check_is_no_file, check_is_no_folder
+from keras_adaptive.files import check_is_no_file, check_is_no_folder, read_json
 from keras_adaptive.manifest import MANIFEST
 
 
@@ -98,7 +97,8 @@ def _predict(arguments):
     for name in arguments.files:
         files += find_files(name) if os.path.isdir(name) else [name]
     chosen = {} if arguments.threshold is None else {"threshold": arguments.threshold}
-    make = EarlyExitPredictor.from_export if _is_export(arguments) else EarlyExitPredictor
+    is_export = _is_export(arguments) or _is_other_folder(arguments.model)
+    make = EarlyExitPredictor.from_export if is_export else EarlyExitPredictor
     predictor = make(_converted(arguments.model) or arguments.model, **chosen)
     prediction = predictor.predict(files, batch_size=arguments.batch_size)
     if arguments.json:
@@ -108,6 +108,19 @@ def _predict(arguments):
     else:
         _print(prediction.table(max_rows=len(prediction)))
         print(prediction.summary())
+
+
+def _is_other_folder(name):
+    """Return whether a folder is meant, which is no export, and not a network of that name."""
+    from keras_adaptive import zoo
+
+    if name is None or not os.path.isdir(name):
+        return False
+    try:
+        zoo.find_entry(name)
+    except ValueError as error:
+        return not isinstance(error, zoo.NoWeightsError)
+    return False
 
 
 def _converted(name):
@@ -170,10 +183,12 @@ def _plot(arguments):
 
 
 def _card(arguments):
+    from keras_adaptive import zoo
     from keras_adaptive.plots import check_figure_path
-    from keras_adaptive.report import complete_entry, measure
+    from keras_adaptive.report import check_data_set, complete_entry, measure
 
     check_figure_path("accuracy.png")
+    check_data_set(zoo.find_entry(arguments.name), arguments.data)
     with contextlib.redirect_stdout(sys.stderr):
         measured = measure(arguments.name, arguments.data, None, arguments.batch_size, verbose=1)
     print(f"Card: {os.path.abspath(complete_entry(measured))}")
@@ -233,10 +248,7 @@ def _convert(arguments):
     from keras_adaptive.checkpoints import from_torch
     from keras_adaptive.converted import code_to_load, write_converted
 
-    try:
-        args = json.loads(pathlib.Path(arguments.args).read_text(encoding="utf-8"))
-    except ValueError as error:  # neither JSON nor UTF-8
-        raise ValueError(f"{arguments.args} is no valid JSON: {error}.") from error
+    args = read_json(arguments.args)
     if not isinstance(args, dict):
         raise ValueError(f"{arguments.args} holds no JSON object of arguments.")
     model = from_torch(arguments.checkpoint, args, arguments.image_size, arguments.normalization)

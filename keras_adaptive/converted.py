@@ -3,11 +3,10 @@
 import contextlib
 import json
 import os
-import pathlib
 
 import keras
 
-from keras_adaptive.files import write_whole
+from keras_adaptive.files import read_json, write_whole
 from keras_adaptive.models import MSDNet, RANet
 
 RECORD, WEIGHTS = ".json", ".weights.h5"
@@ -57,18 +56,14 @@ def load_converted(record):
         ValueError: If the file is none of these, the weights do not stand beside it, or the network
             takes normalised pictures.
     """
-    try:
-        text = pathlib.Path(record).read_text(encoding="utf-8")
-        content = json.loads(text)
-    except ValueError as error:  # neither JSON nor UTF-8
-        raise ValueError(f"{record} is no valid JSON: {error}.") from error
+    content = read_json(record)
     if not isinstance(content, dict) or content.get("registered_name") not in _CLASSES:
         raise ValueError(f"{record} is no network that `keras-adaptive convert` wrote.")
     weights = _weights_of(record)
     if not os.path.isfile(weights):
         raise ValueError(f"The weights of {record} are missing: there is no file {weights}.")
     with _told(f"{record} is damaged"):
-        model = keras.models.model_from_json(text)
+        model = keras.models.model_from_json(json.dumps(content))
         is_whole = hasattr(model, "configuration")
     if not is_whole:
         raise ValueError(f"{record} is damaged: it lacks the network's arguments. {_CURE}")

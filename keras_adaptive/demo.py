@@ -7,6 +7,7 @@ import statistics
 import numpy as np
 from PIL import Image
 
+from keras_adaptive import zoo
 from keras_adaptive.content import DEMO_MODEL
 from keras_adaptive.inference.prediction import Prediction
 from keras_adaptive.inference.predictor import EarlyExitPredictor
@@ -80,19 +81,25 @@ def run_demo(model=DEMO_MODEL, threshold=0.8, repeats=20):
     """Classify the pictures that come with the package, and time it.
 
     Args:
-        model: as in `EarlyExitPredictor`; it should know the classes of CIFAR-10.
+        model: as in `EarlyExitPredictor`; it knows the classes of CIFAR-10 and takes pictures of
+            their size.
         threshold: as in `EarlyExitPredictor`.
         repeats: int. Timed rounds.
 
     Returns:
         `Demo`.
+
+    Raises:
+        ValueError: If the model is for pictures of other classes or of another size.
     """
     predictor = EarlyExitPredictor(model, threshold)
     files = sorted(FOLDER.glob("*.png"))
-    prediction = predictor.predict(files)
+    labels = [file.stem.rsplit("_", 1)[0] for file in files]
     pictures = [np.asarray(Image.open(file).convert("RGB")) for file in files]
-
     batch = np.stack(pictures)
+    _check_fits(predictor, batch.shape[1:3], labels)
+
+    prediction = predictor.predict(files)
     whole = compile_whole(predictor.model, predictor.engine.name)
     times_ms = time_in_turns(
         {"adaptive": lambda: predictor.predict(batch, verbose=False),
@@ -100,8 +107,30 @@ def run_demo(model=DEMO_MODEL, threshold=0.8, repeats=20):
     return Demo(
         prediction=prediction,
         pictures=pictures,
-        true_labels=[file.stem.rsplit("_", 1)[0] for file in files],
+        true_labels=labels,
         adaptive_ms=statistics.median(times_ms["adaptive"]),
         whole_ms=statistics.median(times_ms["whole"]),
         repeats=repeats,
     )
+
+
+def _check_fits(predictor, size, labels):
+    """Raise a `ValueError` if a predictor's network does not take the pictures as they are."""
+    if _fits(predictor.model.input_shape[1:3], predictor.class_names, size, labels):
+        return
+    entries = [zoo.find_entry(info.name) for info in zoo.list_models() if info.has_weights]
+    fitting = [entry.name for entry in entries
+               if _fits(entry.input_rule["size"], entry.class_names, size, labels)]
+    taken, given = ("x".join(map(str, sides)) for sides in (predictor.model.input_shape[1:3], size))
+    raise ValueError(
+        f"The demonstration shows pictures of {given} pixels and the classes "
+        f"{', '.join(sorted(set(labels)))}. Received: a network for {taken} pixels and "
+        + ("classes without names" if predictor.class_names is None else
+           f"{len(predictor.class_names)} classes")
+        + f". Of the zoo these fit: {', '.join(fitting)}. `predict` takes pictures of your own."
+    )
+
+
+def _fits(taken, class_names, size, labels):
+    return (all(side in (None, given) for side, given in zip(taken, size))
+            and set(labels) <= set(class_names or ()))

@@ -6,9 +6,11 @@ import pathlib
 import re
 
 from keras_adaptive import models, recipes, weight_files
-from keras_adaptive.files import sha256, write_whole
+from keras_adaptive.files import change_folder_whole, read_json, sha256, write_whole
 from keras_adaptive.graph import exit_macs, exit_parameters
-from keras_adaptive.names import check_keys
+from keras_adaptive.names import check_keys, did_you_mean
+from keras_adaptive.picture_files import InputRule
+from keras_adaptive.training.tfds_examples import is_tfds_name
 from keras_adaptive.weights import WeightsError, read_weights, write_weights
 
 RECORD = "model.json"
@@ -18,7 +20,28 @@ WEIGHTS = "weights.h5"
 _TITLES = {"cifar10": ("CIFAR-10", 10), "cifar100": ("CIFAR-100", 100),
            "imagenet": ("ImageNet", 1000), "tiny_imagenet": ("ImageNet", 1000)}
 
+_ALIASES = {"imagenet2012": "imagenet"}  # what `tensorflow_datasets` calls them
+
 _WEIGHTS_KEYS = ("file", "sha256", "size_bytes", "dtype")
+_ACCURACIES = ("test_accuracy", "test_top5_accuracy", "validation_accuracy")  # a share per exit
+
+
+def data_set_name(source):
+    """Return how the zoo calls a data set, such as `"cifar10"`.
+
+    Args:
+        source: string, as `load_data` takes it: a file or folder is called as its name says,
+            examples of `tensorflow_datasets` without their version.
+
+    Example:
+
+    >>> data_set_name("tfds:imagenet2012/5.1.0"), data_set_name("data/my-pets_v2.npz")
+    ('imagenet', 'my-pets_v2')
+    """
+    if not is_tfds_name(source):
+        return pathlib.Path(source).stem
+    name = re.sub(r"[:/]\d+\.\d+\.\d+$", "", str(source).partition(":")[2])
+    return _ALIASES.get(name, name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +60,7 @@ class Entry:
         num_parameters: int. Trainable ones.
         weights: dict with `file`, `sha256`, `size_bytes` and `dtype`.
         recipe: string. Name of the recipe.
+        data_set: string. The data set that the weights learned, see `data_set_name`.
         figures: dict, what was measured.
         license: string.
     """
@@ -53,6 +77,7 @@ class Entry:
     num_parameters: int
     weights: dict
     recipe: str
+    data_set: str
     figures: dict
     license: str
 
@@ -67,23 +92,14 @@ class Entry:
             ValueError: If the file is no JSON, or has unknown, missing or malformed entries.
         """
         path = pathlib.Path(path)
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:  # neither JSON nor UTF-8
-            raise ValueError(f"{path} is no valid JSON: {error}.") from error
+        record = read_json(path)
         known = [field.name for field in dataclasses.fields(cls) if field.name != "folder"]
+        if isinstance(record, dict):  # records of before this key was there have none
+            record.setdefault("data_set", None)
         check_keys(path, record, known)
-        check_keys(f"{path}, weights", record["weights"], _WEIGHTS_KEYS)
-        weights = record["weights"]
-        if pathlib.PurePath(weights["file"]).name != weights["file"]:
-            raise ValueError(
-                f"{path}: the weights' `file` is a name in the same folder. "
-                f"Received: {weights['file']!r}."
-            )
-        if not re.fullmatch("[0-9a-f]{64}", str(weights["sha256"])):
-            raise ValueError(
-                f"{path}: `sha256` is 64 hexadecimal digits. Received: {weights['sha256']!r}."
-            )
+        _Checks(path).record(record)
+        if record["data_set"] is None:
+            record["data_set"] = _learned_data_set(record)
         return cls(folder=path.parent, **record)
 
     @property
@@ -95,20 +111,6 @@ class Entry:
     def num_classes(self):
         """int. Number of classes that the weights tell apart."""
         return self._arguments["num_classes"]
-
-    @property
-    def data_set(self):
-        """string. The data set that the weights learned, such as `"cifar10"`.
-
-        It is the one that the figures name; without such figures, that of the recipe where the
-        package has it, else that of the configuration.
-        """
-        named = self.figures.get("data", "").partition(":")[0]
-        if named:
-            return named.lower().replace("-", "")
-        if self.recipe in recipes.list_recipes():
-            return recipes.load(self.recipe).data["name"]
-        return self.configuration.rsplit("_", 1)[1]
 
     @property
     def _arguments(self):
@@ -136,7 +138,7 @@ class Entry:
             ValueError: If `figures` do not fit the network.
         """
         _check_figures(self.name, len(self.exit_macs), figures)
-        record = json.loads((self.folder / RECORD).read_text(encoding="utf-8"))
+        record = read_json(self.folder / RECORD)
         _write_record(self.folder, {**record, "figures": figures})
 
     def build(self, arguments):
@@ -205,12 +207,17 @@ def input_rule(model, known=None):
             **(known or {}), "size": list(model.input_shape[1:3])}
 
 
-def write(model, folder, recipe, figures, dtype, license):
+def write(model, folder, recipe, data_set, figures, dtype, license):
     """Write an entry; see `keras_adaptive.zoo.save_entry`."""
     built = recipe.build().configuration
     _check_recipe(model, recipe.name, built)
     _check_figures(model.name, model.num_exits, figures)
-    folder.mkdir(parents=True, exist_ok=True)
+    # Of a record and weights that do not belong together nothing can be loaded.
+    change_folder_whole(folder, lambda partial: _fill(
+        partial, model, built, recipe, data_set, figures, dtype, license))
+
+
+def _fill(folder, model, built, recipe, data_set, figures, dtype, license):
     write_weights(model, folder / WEIGHTS, dtype)
     arguments = {key: value for key, value in recipe.model.items() if key != "configuration"}
     record = {
@@ -230,6 +237,7 @@ def write(model, folder, recipe, figures, dtype, license):
             "dtype": dtype,
         },
         "recipe": recipe.name,
+        "data_set": data_set,
         "figures": figures,
         "license": license,
     }
@@ -255,6 +263,98 @@ def _check_figures(name, num_exits, figures):
         raise ValueError(
             f"`figures` holds what JSON has: text, finite Python numbers, lists. {error}."
         ) from error
+
+
+def _learned_data_set(record):
+    """Return the data set of a record that does not name it by a key.
+
+    It is the one that the figures begin with; without such figures, that of the recipe where the
+    package has it, else that of the configuration.
+    """
+    named = re.split("[:,]", record["figures"].get("data", ""))[0]
+    if named:
+        known = named.lower().replace("-", "")  # such as "CIFAR-10"
+        return known if known in _TITLES else _ALIASES.get(named, named)
+    if record["recipe"] in recipes.list_recipes():
+        return data_set_name(recipes.load(record["recipe"]).data["name"])
+    return record["configuration"].rsplit("_", 1)[1]
+
+
+class _Checks:
+    """Checks the entries of one record; every complaint names the file and the entry."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def record(self, record):
+        for key in ("title", "paper", "builder", "configuration", "recipe", "license"):
+            self._text(key, record[key])
+        if record["data_set"] is not None:
+            self._text("data_set", record["data_set"])
+        configuration = record["configuration"]
+        if configuration not in models.PUBLISHED:
+            self._fail("configuration", "the name of a published one", configuration,
+                       did_you_mean(configuration, models.PUBLISHED))
+        for key in ("arguments", "figures"):
+            if not isinstance(record[key], dict):
+                self._fail(key, "an object", record[key])
+        self._input_rule(record["input_rule"])
+        if record["class_names"] is not None:
+            for name in self._list("class_names", record["class_names"]):
+                self._text("class_names", name)
+        for macs in self._list("exit_macs", record["exit_macs"]):
+            self._count("exit_macs", macs)
+        self._count("num_parameters", record["num_parameters"])
+        self._weights(record["weights"])
+        self._figures(record["figures"])
+
+    def _input_rule(self, rule):
+        if not isinstance(rule, dict):
+            self._fail("input_rule", "an object", rule)
+        for side in self._list("input_rule, size", rule.get("size")):
+            self._count("input_rule, size", side)
+        for key in ("resize", "interpolation"):
+            self._text(f"input_rule, {key}", rule.get(key))
+        try:
+            InputRule.from_dict(rule, 3)
+        except ValueError as error:
+            raise ValueError(f"{self._path}: {error}") from error
+
+    def _weights(self, weights):
+        check_keys(f"{self._path}, weights", weights, _WEIGHTS_KEYS)
+        for key in ("file", "sha256", "dtype"):
+            self._text(f"weights, {key}", weights[key])
+        if pathlib.PurePath(weights["file"]).name != weights["file"]:
+            self._fail("weights, file", "a name in the same folder", weights["file"])
+        if not re.fullmatch("[0-9a-f]{64}", weights["sha256"]):
+            self._fail("weights, sha256", "64 hexadecimal digits", weights["sha256"])
+        self._count("weights, size_bytes", weights["size_bytes"])
+
+    def _figures(self, figures):
+        self._text("figures, data", figures.get("data", "none"))
+        for key in _ACCURACIES:
+            for share in self._list(f"figures, {key}", figures.get(key, [0])):
+                if type(share) not in (int, float) or not 0 <= share <= 1:
+                    self._fail(f"figures, {key}", "shares from 0 to 1", share)
+
+    def _list(self, where, values):
+        if not isinstance(values, list) or not values:
+            self._fail(where, "a list that is not empty", values)
+        return values
+
+    def _text(self, where, value):
+        if not isinstance(value, str) or not value:
+            self._fail(where, "text", value)
+
+    def _count(self, where, value):
+        if type(value) is not int or value < 1:
+            self._fail(where, "a whole number of 1 or more", value)
+
+    def _fail(self, where, expected, received, hint=""):
+        raise ValueError(
+            f"{self._path}, {where}: expected {expected}. Received: {received!r:.200}.{hint} "
+            "Correct it, or take the file as the package has it."
+        )
 
 
 def _check_recipe(model, recipe_name, built):

@@ -1,8 +1,10 @@
-"""Files and folders that are whole or not there, and digests of files."""
+"""Files and folders that are whole or not there, JSON that is JSON, and digests of files."""
 
 import hashlib
+import json
 import os
 import pathlib
+import shutil
 import tempfile
 
 _PARTIAL = ".partial."  # hidden, so that nobody takes what an interruption leaves for a picture
@@ -49,13 +51,13 @@ def write_folder_whole(folder, fill):
 
     Args:
         folder: path of the folder.
-        fill: function of the temporary path, an empty folder.
+        fill: function of the temporary path, an empty folder, which has the same name.
     """
     folder = pathlib.Path(folder).resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=folder.parent) as work:
-        partial, earlier = pathlib.Path(work) / "new", pathlib.Path(work) / "earlier"
-        partial.mkdir()
+        partial, earlier = pathlib.Path(work, "new", folder.name), pathlib.Path(work, "earlier")
+        partial.mkdir(parents=True)
         fill(partial)
         if folder.exists():
             os.rename(folder, earlier)
@@ -65,6 +67,43 @@ def write_folder_whole(folder, fill):
             if earlier.exists():
                 os.rename(earlier, folder)
             raise
+
+
+def change_folder_whole(folder, change):
+    """Change files of a folder at once, so that nobody ever sees some of them changed.
+
+    Args:
+        folder: path of the folder, which may be missing.
+        change: function of a temporary path of the same name, a copy of the folder; see
+            `write_folder_whole`.
+    """
+    def fill(partial):
+        if os.path.isdir(folder):
+            shutil.copytree(folder, partial, dirs_exist_ok=True)
+        change(partial)
+
+    write_folder_whole(folder, fill)
+
+
+def read_json(path):
+    """Return what a JSON file holds, read strictly: the file may be anybody's.
+
+    Args:
+        path: path of the file.
+
+    Raises:
+        ValueError: If the file is no UTF-8 or no JSON, has `NaN` or `Infinity`, which JSON does not
+            know, or is nested too deeply.
+    """
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no valid JSON: {error}.") from error
+
+
+def _refuse(constant):
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def sha256(path):

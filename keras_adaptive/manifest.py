@@ -11,6 +11,7 @@ import math
 import pathlib
 import re
 
+from keras_adaptive.files import read_json
 from keras_adaptive.names import check_keys, did_you_mean
 
 MANIFEST = "manifest.json"
@@ -144,7 +145,7 @@ class Manifest:
                 with unknown, missing or malformed entries, or with entries that contradict each
                 other.
         """
-        record = _read_json(pathlib.Path(path))
+        record = _read(pathlib.Path(path))
         if not isinstance(record, dict) or record.get("format_version") != FORMAT_VERSION:
             found = record.get("format_version") if isinstance(record, dict) else None
             raise ValueError(
@@ -208,7 +209,7 @@ def _read_checked(folder, file):
     return content
 
 
-def _read_json(path):
+def _read(path):
     if not path.is_file():
         raise ValueError(
             f"{path} does not exist, so {path.parent} is no export. `export_stages` makes one.")
@@ -216,13 +217,9 @@ def _read_json(path):
         raise ValueError(
             f"{path} has {path.stat().st_size:,} bytes, which no manifest has. Export again.")
     try:
-        return json.loads(path.read_bytes().decode("utf-8"), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:  # neither JSON nor UTF-8, or nested without end
-        raise ValueError(f"{path} is no valid JSON: {error}. Export again.") from error
-
-
-def _refuse(constant):
-    raise ValueError(f"{constant} is no number of JSON")
+        return read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error} Export again.") from error
 
 
 class _Reader:

@@ -6,9 +6,10 @@ import warnings
 
 import keras
 
-from keras_adaptive import zoo
-from keras_adaptive.cards import TRAINING
-from keras_adaptive.files import write_whole
+from keras_adaptive import content, zoo
+from keras_adaptive.cards import CARD, TRAINING
+from keras_adaptive.entries import RECORD, Entry
+from keras_adaptive.files import change_folder_whole
 from keras_adaptive.report import complete_entry, data_name, measure_parts
 from keras_adaptive.training.datasets import load_data
 from keras_adaptive.training.run import (
@@ -25,7 +26,7 @@ def publish(recipe, folder, data, machine=None, dtype="float16", batch_size=256,
     """Write the best weights of a run as an entry of the zoo, measured as they are shipped.
 
     The validation part gives the thresholds; the test part is read once. An earlier entry of the
-    name is replaced. Interrupted, the same command makes the entry whole.
+    name is replaced when the new one is complete; until then, and after an error, it stays.
 
     Args:
         recipe: `Recipe`. The entry has its `zoo_name`, else its own name.
@@ -74,22 +75,18 @@ def publish(recipe, folder, data, machine=None, dtype="float16", batch_size=256,
         **({"pictures_a_second_in_training": round(speed, 1)} if speed else {}),
         **({"machine": machine} if machine else {}),
     }
-    written = zoo.save_entry(model, name, recipe=recipe, figures=facts, dtype=dtype)
-    measured = measure_parts(zoo.find_entry(name), parts, data, batch_size=batch_size,
-                             verbose=verbose)
-    figures = {"test_accuracy": _rounded(measured.test.accuracies())}
-    top5 = measured.test.top5_accuracies()
-    if top5:  # `None` for few classes
-        figures["test_top5_accuracy"] = _rounded(top5)
-    figures["validation_accuracy"] = _rounded(measured.validation.accuracies())
-    measured.entry.write_figures({**figures, **facts})
-    (written / TRAINING).parent.mkdir(exist_ok=True)
-    write_whole(written / TRAINING, lambda partial: partial.write_text(log, encoding="utf-8"))
-    return complete_entry(measured)
 
+    def complete(partial):
+        zoo.save_entry(model, name, partial.parent, recipe=recipe, data_set=data, figures=facts,
+                       dtype=dtype)
+        (partial / TRAINING).parent.mkdir(exist_ok=True)
+        (partial / TRAINING).write_text(log, encoding="utf-8")
+        complete_entry(measure_parts(Entry.from_file(partial / RECORD), parts, data,
+                                     batch_size=batch_size, verbose=verbose))
 
-def _rounded(accuracies):
-    return [round(float(accuracy), 4) for accuracy in accuracies]
+    entry_folder = content.folder("zoo") / name
+    change_folder_whole(entry_folder, complete)
+    return entry_folder / CARD
 
 
 def _backend():

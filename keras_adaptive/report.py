@@ -22,7 +22,7 @@ from keras_adaptive.cards import (
     write_card,
 )
 from keras_adaptive.curves import plot_curves, plot_exit_histogram
-from keras_adaptive.entries import Entry
+from keras_adaptive.entries import Entry, data_set_name
 from keras_adaptive.evaluation import ExitOutputs, evaluate_anytime, evaluate_budgeted
 from keras_adaptive.evaluation.budgeted import read_budgeted, write_budgeted
 from keras_adaptive.evaluation.calibration import measure_calibration, write_calibration
@@ -47,7 +47,7 @@ class Measured:
 
     Attributes:
         entry: `Entry` of the network.
-        data_name: string. Names the data set.
+        source: string. The data set, as `load_data` took it.
         validation, test: `ExitOutputs` of the two parts.
         test_pictures: uint8 arrays `(height, width, 3)`, in the order of `test`.
         budgeted: list of `BudgetedPoint`, chosen on `validation` and measured on `test`.
@@ -56,12 +56,17 @@ class Measured:
     """
 
     entry: Entry
-    data_name: str
+    source: str
     validation: ExitOutputs
     test: ExitOutputs
     test_pictures: np.ndarray | Photographs
     budgeted: list
     thumbnails: np.ndarray | None = None
+
+    @property
+    def data_name(self):
+        """string. How the data set is called."""
+        return data_name(self.source)
 
 
 def measure(name, data, num_pictures=None, batch_size=256, verbose=0):
@@ -92,12 +97,12 @@ def measure_parts(entry, parts, source, num_pictures=None, batch_size=256, verbo
     Args:
         entry: `Entry` of the network.
         parts: `Data` or `PhotographData` with the network's classes.
-        source: string that `load_data` took for them; names the data set.
+        source: string that `load_data` took for them.
         num_pictures, batch_size, verbose: as for `measure`.
     """
     validation, test = (spread(part, num_pictures).resized(entry.input_rule["size"][0])
                         for part in (parts.validation, parts.test))
-    model = zoo.load(entry.name, pretrained=True)
+    model = entry.load({})
     for part in (validation, test):
         check_labels(part, model.output_shape)
         check_channels(part, model.input_shape)
@@ -107,13 +112,32 @@ def measure_parts(entry, parts, source, num_pictures=None, batch_size=256, verbo
     if hasattr(model, "downscaler"):
         shown = _first(test.pictures, NUM_THUMBNAILS)
         thumbnails = quantize(np.asarray(model.downscaler.predict_on_batch(shown)))
-    return Measured(entry, data_name(source), fitted, measured, test.pictures,
+    return Measured(entry, source, fitted, measured, test.pictures,
                     evaluate_budgeted(fitted, measured, entry.exit_macs, smooth=True), thumbnails)
 
 
 def data_name(source):
     """Return how a data set is called: a name of `tensorflow_datasets` as it is, or a file's."""
     return str(source).partition(":")[2] if is_tfds_name(source) else pathlib.Path(source).stem
+
+
+def check_data_set(entry, source):
+    """Raise a `ValueError` if a data set is not the one that a network of the zoo learned.
+
+    Classes of the same names do not make it the same: the card would tell figures of other pictures
+    under the name of those that were learned.
+
+    Args:
+        entry: `Entry` of the network.
+        source: string, as `load_data` takes it.
+    """
+    if data_set_name(source) != entry.data_set:
+        raise ValueError(
+            f"{entry.name!r} learned {entry.data_set!r}, whose figures its card tells. Received: "
+            f"{str(source)!r}, which is called {data_set_name(source)!r}. Give the one that it "
+            f"learned; a file or a folder is called by it, such as '{entry.data_set}.npz'. "
+            "`keras-adaptive plot` measures the network on other pictures."
+        )
 
 
 def write_figures(measured, folder):
@@ -161,15 +185,22 @@ def complete_entry(measured):
     """Write everything into the zoo's entry that is made from its answers; earlier files go.
 
     These are `results/evaluation.csv`, `results/budgeted.csv`, `results/calibration.csv`,
-    `thresholds.json`, the figures and `card.md`.
+    `thresholds.json`, the figures and `card.md`; the accuracies in `model.json` are renewed, so
+    that they are those of the weights as they are shipped.
 
     Args:
         measured: `Measured`, of all pictures.
 
     Returns:
         Path of the card.
+
+    Raises:
+        ValueError: If other pictures than those of the entry's data set were measured.
     """
     entry = measured.entry
+    check_data_set(entry, measured.source)
+    accuracies = _accuracies(measured)
+    entry.write_figures({**accuracies, **entry.figures, **accuracies})
     write_points(entry.folder / EVALUATION, operating_points(
         measured.test, entry.exit_macs, THRESHOLDS_OF_EVALUATION))
     write_budgeted(entry.folder / BUDGETED, measured.budgeted)
@@ -181,6 +212,15 @@ def complete_entry(measured):
                       measure_calibration(measured.test, stored.temperatures))
     write_figures(measured, entry.folder)
     return write_card(entry.folder)
+
+
+def _accuracies(measured):
+    """Return what `model.json` tells of the accuracies of all exits."""
+    shares = {"test_accuracy": measured.test.accuracies(),
+              "test_top5_accuracy": measured.test.top5_accuracies(),  # `None` for few classes
+              "validation_accuracy": measured.validation.accuracies()}
+    return {name: [round(float(share), 4) for share in values]
+            for name, values in shares.items() if values}
 
 
 def _gallery_threshold(outputs):

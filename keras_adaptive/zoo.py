@@ -11,6 +11,7 @@ import inspect
 import pathlib
 import re
 import sys
+import warnings
 
 from keras_adaptive import calibrated, content, entries, models, recipes, weight_files
 from keras_adaptive.content import DEFAULT_MODEL  # noqa: F401
@@ -146,7 +147,7 @@ def load(name, /, pretrained=False, weights=None, **arguments):
 
 def _build(name, arguments):
     """Return a network with fresh weights."""
-    shipped = _entries()
+    shipped = _entries(name)
     _check_known(name, shipped)
     if name in shipped:
         return shipped[name].build(arguments)
@@ -183,7 +184,7 @@ def find_entry(name):
     Raises:
         ValueError: If the name is unknown. `NoWeightsError`, if there are no weights.
     """
-    shipped = _entries()
+    shipped = _entries(name)
     if name in shipped:
         return shipped[name]
     if name in models.PUBLISHED:  # the zoo may have it under its own name
@@ -265,17 +266,20 @@ def default_thresholds(name, /):
     return thresholds(entry.name, max_loss=min(calibrated.MAX_LOSSES))
 
 
-def save_entry(model, name, folder=None, *, recipe, figures=None, dtype="float32",
+def save_entry(model, name, folder=None, *, recipe, data_set=None, figures=None, dtype="float32",
                license="Apache-2.0"):
     """Write a trained network as an entry of the zoo: `<name>/model.json` and `weights.h5`.
 
-    Earlier files of these names are replaced; others, such as results and a card, are left alone.
+    Earlier files of these names are replaced, both at once; others, such as results and a card, are
+    left alone.
 
     Args:
         model: what `recipe.build()` gave, trained. Its `class_names` and `input_rule` are kept.
         name: string for `load`: lower-case letters, digits and `_`.
         folder: path in which the folder `name` is made; `None` for the zoo.
         recipe: `Recipe` that the model was trained with.
+        data_set: string or `None`. The data set that it learned, as `load_data` takes it, or the
+            recipe's.
         figures: dict or `None`. What was measured, in values that JSON has, with everything needed
             to understand it: `{"test_accuracy": [0.85, …], "data": "cifar10", "epochs": 14, …}`.
             `test_accuracy` has a share per exit.
@@ -295,7 +299,8 @@ def save_entry(model, name, folder=None, *, recipe, figures=None, dtype="float32
             f"Received: {name!r}."
         )
     folder = pathlib.Path(folder or content.folder("zoo")) / name
-    entries.write(model, folder, recipe, dict(figures or {}), dtype, license)
+    entries.write(model, folder, recipe, entries.data_set_name(data_set or recipe.data["name"]),
+                  dict(figures or {}), dtype, license)
     return folder
 
 
@@ -312,10 +317,23 @@ def _default(name):
     return next(iter(VARIANTS[name].values()))
 
 
-def _entries():
-    """Return the zoo's entries by name."""
-    return {path.parent.name: entries.Entry.from_file(path)
-            for path in sorted(content.folder("zoo").glob(f"*/{entries.RECORD}"))}
+def _entries(wanted=None):
+    """Return the zoo's entries by name.
+
+    Args:
+        wanted: string or `None`. A malformed record is an error if it is the one of this name, and
+            a warning otherwise: the other networks are there nevertheless.
+    """
+    found = {}
+    for path in sorted(content.folder("zoo").glob(f"*/{entries.RECORD}")):
+        name = path.parent.name
+        try:
+            found[name] = entries.Entry.from_file(path)
+        except ValueError as error:
+            if name == wanted:
+                raise
+            warnings.warn(f"The weights of {name!r} are left out: {error}", stacklevel=3)
+    return found
 
 
 def _no_weights(name, configuration, shipped):

@@ -6,8 +6,10 @@ import json
 import numpy as np
 import pytest
 
+from keras_adaptive import calibrated
 from keras_adaptive.calibrated import CalibratedThresholds
 from keras_adaptive.evaluation import ExitOutputs
+from keras_adaptive.evaluation.thresholds import ChosenThresholds
 
 MACS = [10_000_000, 25_000_000, 40_000_000]
 
@@ -62,6 +64,18 @@ def test_what_is_asked_for_is_met(outputs, stored):
         {"max_loss": loss, "confidence": 0.95} for loss in (0.005, 0.01, 0.02)]
     assert all(best - item.validation_accuracy <= item.asked["max_loss"]
                for item in stored.by_max_loss)
+
+
+def test_a_loss_that_is_exceeded_on_these_pictures_is_not_met(outputs, monkeypatch):
+    """The promise is one over draws; what these pictures lose may be more."""
+    first, *_, last = outputs.accuracies()
+    assert last - first > 0.02
+    monkeypatch.setattr(calibrated, "choose_safe_threshold", lambda *arguments: ChosenThresholds(
+        (0.0, 0.0, 0.0), first, MACS[0], (1.0, 0.0, 0.0)))
+
+    lossy = CalibratedThresholds.from_outputs(outputs, MACS, "made up")
+
+    assert [item.budget_met for item in lossy.by_max_loss] == [False] * 3
 
 
 def test_temperatures_lower_the_calibration_error_of_an_exit_that_is_too_sure(stored):
@@ -121,7 +135,8 @@ def test_a_malformed_file_is_an_error_that_names_the_place(path, edit, message):
         CalibratedThresholds.from_file(path)
 
 
-@pytest.mark.parametrize("text", ["{", "\xff", '{"data": NaN}', '{"data": Infinity}'])
+@pytest.mark.parametrize("text", ["{", "\xff", '{"data": NaN}', '{"data": Infinity}',
+                                  "[" * 100_000])
 def test_what_is_no_json_is_refused(tmp_path, text):
     (tmp_path / "thresholds.json").write_text(text, encoding="latin-1")
 
@@ -170,6 +185,6 @@ def test_a_network_of_one_exit_reaches_its_own_accuracy():
     sure = np.full((33, 2), [0.75, 0.25], "float32")
     outputs = ExitOutputs(sure[None], np.array([0] * 27 + [1] * 6))
 
-    calibrated = CalibratedThresholds.from_outputs(outputs, [100], "made up")
+    stored = CalibratedThresholds.from_outputs(outputs, [100], "made up")
 
-    assert calibrated.by_accuracy[-1].validation_accuracy == 27 / 33
+    assert stored.by_accuracy[-1].validation_accuracy == 27 / 33

@@ -107,7 +107,42 @@ def test_measured_figures_are_those_of_the_files(entry):
     calibrated = read_calibration(entry / CALIBRATION)[0]
     assert (f"| 1 | {stored.temperatures[0]:.3f} | {calibrated.error_before:.4f} | "
             f"{calibrated.error_after:.4f} |" in text)
+    assert 'zoo.thresholds("made_up", macs=20.0e6)' in text  # the middle of the budgets
     assert "made-up pictures" in text and "300 pictures" in text
+
+
+def test_ranks_of_confidences_stand_before_and_after_the_temperature(entry):
+    """With two classes a temperature changes no rank, so that other figures are put in."""
+    points = [dataclasses.replace(point, auroc_before=0.7125, auroc_after=0.8375)
+              for point in read_calibration(entry / CALIBRATION)]
+    write_calibration(entry / CALIBRATION, points)
+
+    assert _card(entry).count("| 0.7125 | 0.8375 |") == 3
+
+
+def test_thresholds_say_whether_they_met_what_was_asked(entry):
+    stored = CalibratedThresholds.from_file(entry / THRESHOLDS)
+    missed = dataclasses.replace(stored.by_max_loss[1], budget_met=False)
+    dataclasses.replace(stored, by_max_loss=(stored.by_max_loss[0], missed)).write(
+        entry / THRESHOLDS)
+
+    rows = re.findall(r"^\| `max_loss=.*` .* (\w+) \|$", _card(entry), flags=re.MULTILINE)
+
+    assert rows == ["yes", "no"]
+
+
+def test_budgets_that_gave_nothing_new_are_told(entry):
+    """Those above the last one with thresholds of its own, unless that is the whole cost."""
+    point = read_budgeted(entry / BUDGETED)[0]
+    points = [dataclasses.replace(point, budget=budget, thresholds=thresholds)
+              for budget, thresholds in ((10e6, (0.0, 2.0, 0.0)), (25e6, (0.5, 2.0, 0.0)),
+                                         (40e6, (0.5, 2.0, 0.0)))]
+    write_budgeted(entry / BUDGETED, points)
+    assert "Budgets above 25.00 M gave no other thresholds." in _card(entry)
+
+    points[-1] = dataclasses.replace(points[-1], thresholds=(0.9, 2.0, 0.0))
+    write_budgeted(entry / BUDGETED, points)
+    assert "Budgets above" not in _card(entry)
 
 
 def test_thresholds_that_repeat_are_shown_once(entry):
@@ -139,6 +174,16 @@ def test_epochs_that_were_not_validated_are_left_out(entry):
     assert re.findall(r"^\| (\d+) \|", section, flags=re.MULTILINE) == ["2", "4"]
 
 
+def test_of_imagenet_by_whatever_name_the_terms_are_told(entry):
+    """Also in a record that has no `data_set`, as they were written before."""
+    for changes in ({"data_set": "imagenet"},
+                    {"figures": {"data": "imagenet2012: 1,281,167 training pictures"}}):
+        _edit(entry, configuration="ranet_i1_step8_imagenet", **changes)
+        text = _card(entry)
+        assert "ILSVRC/imagenet-1k" in text and "non-commercial research" in text
+        assert "All figures are of `imagenet`" in text
+
+
 def test_the_difference_to_the_papers_is_told_plainly(entry):
     """At our cost, between the paper's points: 94.05 % at 40.5 M, 93.95 % at 37 M."""
     test = ExitOutputs([[[1, 0]] * 4, [[1, 0]] * 4, [[1, 0]] * 4], [1, 0, 0, 0])
@@ -159,7 +204,7 @@ def test_the_difference_to_the_papers_is_told_plainly(entry):
 
 def test_without_published_results_nothing_is_compared(entry):
     """Of a data set that the papers' file does not have; nor is a Hub name made up."""
-    _edit(entry, configuration="ranet_c1_lg_birds", recipe="birds")
+    _edit(entry, data_set="birds")
 
     text = _card(entry)
 
@@ -202,11 +247,11 @@ def test_pictures_are_shown_where_they_are(entry):
 
 
 def test_what_a_network_lacks_is_left_out(entry):
-    _edit(entry, input_rule=None, class_names=None, figures={})
+    _edit(entry, class_names=None, figures={})
 
     text = _card(entry)
 
-    assert "classes |" not in text and "It knows" not in text and "| input |" not in text
+    assert "classes |" not in text and "It knows" not in text
 
 
 def test_a_network_of_one_exit_has_a_card_too(entry):

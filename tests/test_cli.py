@@ -154,6 +154,19 @@ def test_unknown_model_is_told(capsys):
     assert "Did you mean 'ranet_cifar10'?" in capsys.readouterr().err
 
 
+def test_a_folder_that_is_no_export_is_told(tmp_path, monkeypatch, capsys):
+    """Which is none of a network's name: that is looked up."""
+    (tmp_path / "stages").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    for name in ("stages", str(tmp_path)):
+        assert cli.main(["predict", str(FOLDER), "--model", name]) == 1
+        assert "manifest.json does not exist, so" in capsys.readouterr().err
+    (tmp_path / "msdnet_cifar100").mkdir()
+    assert cli.main(["predict", str(FOLDER), "--model", "msdnet_cifar100"]) == 1
+    assert "No weights exist yet for 'msdnet_cifar100'" in capsys.readouterr().err
+
+
 def test_evaluate_prints_and_writes_exits_and_thresholds(
         untrained_zoo, data_file, tmp_path, capsys):
     pytest.importorskip("matplotlib")
@@ -194,6 +207,14 @@ def test_evaluate_reads_photographs_by_the_networks_rule(
     assert (len(evaluated[0]), evaluated[0].input_rule) == (4, rule)
 
 
+def test_the_table_of_points_has_both_accuracies():
+    """The share of right answers, and beside it that of labels among the five likeliest."""
+    table = cli._points_table([OperatingPoint(1, None, 0.25, 2e6, 0.5, (1.0,), 0.75)], "net", 8)
+
+    cells = {column.header: list(column.cells) for column in table.columns}
+    assert cells["accuracy"] == ["25.00%"] and cells["top-5 accuracy"] == ["75.00%"]
+
+
 @pytest.fixture
 def measured(monkeypatch):
     """Calls of `measure`, whose progress goes to standard output as Keras's does."""
@@ -229,12 +250,15 @@ def test_card_measures_all_pictures_and_completes_the_entry(
     monkeypatch.setattr("keras_adaptive.report.complete_entry",
                         lambda given: tmp_path / f"{given}.md")
 
-    status = cli.main(["card", "ranet_cifar10", "--data", "my.npz"])
+    status = cli.main(["card", "ranet_cifar10", "--data", "my/cifar10.npz"])
 
     captured = capsys.readouterr()
     assert status == 0
-    assert measured == [("ranet_cifar10", "my.npz", None, 256)]
+    assert measured == [("ranet_cifar10", "my/cifar10.npz", None, 256)]
     assert captured.out == f"Card: {tmp_path / 'measured.md'}\n"
+
+    assert cli.main(["card", "ranet_cifar10", "--data", "my.npz"]) == 1
+    assert "learned 'cifar10'" in capsys.readouterr().err and len(measured) == 1
 
 
 @pytest.fixture
@@ -325,10 +349,12 @@ def test_precisions_offered_are_those_of_recipes():
     (["evaluate", "--output", "."], "'.' is a folder. Give the name of a file"),
     (["plot", "--output", "FILE"], "FILE' is a file. Give the name of a folder"),
     (["convert", "x.pth", "--args", "FILE", "--output", "net"], "FILE is no valid JSON"),
+    (["convert", "x.pth", "--args", "DEEP", "--output", "net"], "DEEP is no valid JSON"),
 ])
 def test_what_stands_in_the_way_is_told_before_any_work(command, message, tmp_path, capsys):
     (tmp_path / "FILE").write_text("no JSON")
-    command = [str(tmp_path / word) if word == "FILE" else word for word in command]
+    (tmp_path / "DEEP").write_text("[" * 100_000)
+    command = [str(tmp_path / word) if word in ("FILE", "DEEP") else word for word in command]
 
     assert cli.main(command) == 1
     assert message in capsys.readouterr().err

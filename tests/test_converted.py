@@ -57,6 +57,7 @@ def test_other_files_are_refused(tmp_path):
     """Among them a record whose weights were left behind."""
     (tmp_path / "other.json").write_text('{"class_name": "Functional"}')
     (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
     record = write_converted(make_network("cifar10"), tmp_path / "net")
     (tmp_path / "net.weights.h5").unlink()
 
@@ -69,6 +70,7 @@ def test_other_files_are_refused(tmp_path):
 
     for name, message in ((tmp_path / "other.json", "no network that `keras-adaptive convert`"),
                           (tmp_path / "broken.json", "no valid JSON"),
+                          (tmp_path / "deep.json", "no valid JSON"),
                           (record, "there is no file .*net.weights.h5"),
                           (cut, "cut.weights.h5 is damaged, or of another .*Convert the check"),
                           (tmp_path / "bare.json", "bare.json is damaged.*Convert the check")):

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from keras_adaptive import recipes, report, zoo
+from keras_adaptive import publishing, recipes, report, zoo
 from keras_adaptive.publishing import publish
 from keras_adaptive.training import train
 from keras_adaptive.training.datasets import load_data
@@ -47,8 +47,10 @@ def test_a_run_becomes_a_whole_entry(recipe, data_file, own_zoo, tmp_path):
         np.testing.assert_array_equal(own, given)
     figures = json.loads((own_zoo / "tiny" / "model.json").read_text())["figures"]
     with np.load(data_file) as arrays:
-        right = (trained.predict(arrays["x_test"], verbose=0).argmax(1) == arrays["y_test"]).mean()
-    assert figures["test_accuracy"] == [round(float(right), 4)]
+        for part, key in (("test", "test_accuracy"), ("val", "validation_accuracy")):
+            answers = trained.predict(arrays[f"x_{part}"], verbose=0).argmax(1)
+            assert figures[key] == [round(float((answers == arrays[f"y_{part}"]).mean()), 4)]
+    assert zoo.find_entry("tiny").data_set == "made_up"
     assert 0 < figures["pictures_a_second_in_training"] < 1e6
     assert figures["epochs"] == 2 and "16 training, 40 validation and 30 test" in figures["data"]
     assert len(zoo.thresholds("tiny", macs=1e12)) == 1  # they fit the weights' digest
@@ -75,6 +77,31 @@ def test_a_run_that_has_no_weights_yet_is_named(recipe, data_file, own_zoo, tmp_
     with pytest.raises(ValueError, match="best.weights.h5, which .keras-adaptive train"):
         publish(recipe, tmp_path / "run", data_file)
     assert not (own_zoo / "tiny").exists()
+
+
+def test_an_earlier_entry_stays_until_the_new_one_is_whole(recipe, data_file, own_zoo, tmp_path,
+                                                           monkeypatch):
+    """A failure in the middle leaves it as it was, to the last byte; files that publishing does not
+    make are still there afterwards."""
+    trained = train(recipe, load_data(data_file), tmp_path / "run", verbose=0)
+    zoo.save_entry(trained, "tiny", recipe=recipe, figures={"machine": "an earlier one"})
+    (own_zoo / "tiny" / "equal_schedule.png").write_bytes(b"a figure")
+    before = {path: path.read_bytes() for path in own_zoo.rglob("*") if path.is_file()}
+
+    def fail(measured):
+        assert zoo.find_entry("tiny").figures == {"machine": "an earlier one"}
+        raise OSError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "complete_entry", fail)
+        with pytest.raises(OSError, match="no space"):
+            publish(recipe, tmp_path / "run", data_file)
+    assert {path: path.read_bytes() for path in own_zoo.rglob("*") if path.is_file()} == before
+
+    publish(recipe, tmp_path / "run", data_file, "a new one")
+    assert zoo.find_entry("tiny").figures["machine"] == "a new one"
+    assert (own_zoo / "tiny" / "equal_schedule.png").read_bytes() == b"a figure"
+    assert {path.name for path in own_zoo.iterdir()} == {"tiny", "published_results.csv"}
 
 
 def test_a_recipe_without_a_zoo_name_gives_its_own(recipe, data_file, own_zoo, tmp_path):

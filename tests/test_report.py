@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import re
 import shutil
 
@@ -12,6 +13,7 @@ from PIL import Image
 from keras_adaptive import EarlyExitPredictor, recipes, report, zoo
 from keras_adaptive.evaluation import ExitOutputs, evaluate_budgeted
 from keras_adaptive.evaluation.budgeted import read_budgeted
+from keras_adaptive.evaluation.calibration import measure_calibration, read_calibration
 from keras_adaptive.evaluation.operating_points import read_points
 
 pytest.importorskip("matplotlib")
@@ -34,7 +36,9 @@ def small(own_zoo):
 
 @pytest.fixture
 def data_file(make_data):
-    return make_data(1, 60, 40)
+    """Random pictures that are called as what the network of `small` is said to have learned."""
+    made = pathlib.Path(make_data(1, 60, 40))
+    return str(made.rename(made.with_name("cifar10.npz")))
 
 
 @pytest.fixture
@@ -88,6 +92,7 @@ def test_the_test_part_chooses_nothing(small, data_file, no_figures):
     report.complete_entry(report.measure("small", data_file))
     stored = (small / "thresholds.json").read_bytes()
     evaluation = (small / "results" / "evaluation.csv").read_bytes()
+    before = read_budgeted(small / "results" / "budgeted.csv")
 
     _change(data_file, y_test=np.zeros(40, int))
     report.complete_entry(report.measure("small", data_file))
@@ -95,7 +100,74 @@ def test_the_test_part_chooses_nothing(small, data_file, no_figures):
     assert (small / "thresholds.json").read_bytes() == stored
     assert (small / "results" / "evaluation.csv").read_bytes() != evaluation
     record = json.loads(stored)
-    assert (record["data"], record["pictures"]) == ("made_up, validation part", 60)
+    assert (record["data"], record["pictures"]) == ("cifar10, validation part", 60)
+    after = read_budgeted(small / "results" / "budgeted.csv")
+    assert [(p.budget, p.thresholds, p.validation_accuracy, p.validation_macs) for p in after] == [
+        (p.budget, p.thresholds, p.validation_accuracy, p.validation_macs) for p in before]
+    assert [p.accuracy for p in after] != [p.accuracy for p in before]
+
+
+def test_each_table_is_of_the_part_that_it_says(small, data_file, no_figures):
+    """Thresholds of the validation part, and what they and the confidences are on the test part."""
+    measured = report.measure("small", data_file)
+    report.complete_entry(measured)
+
+    for point in read_budgeted(small / "results" / "budgeted.csv"):
+        for outputs, accuracy in ((measured.validation, point.validation_accuracy),
+                                  (measured.test, point.accuracy)):
+            assert accuracy == pytest.approx(outputs.simulate(point.thresholds).accuracy, abs=1e-6)
+    temperatures = json.loads((small / "thresholds.json").read_text())["temperatures"]
+    errors = [p.error_before for p in read_calibration(small / "results" / "calibration.csv")]
+    of_test, of_validation = ([p.error_before for p in measure_calibration(part, temperatures)]
+                              for part in (measured.test, measured.validation))
+    assert errors == pytest.approx(of_test, abs=1e-6) != pytest.approx(of_validation, abs=1e-6)
+
+
+def test_the_record_tells_the_accuracies_that_were_measured(small, data_file, no_figures):
+    """Whatever it said before, of weights that were not rounded yet; the other facts stay."""
+    zoo.find_entry("small").write_figures({"test_accuracy": [0.99, 0.99], "epochs": 3})
+
+    measured = report.measure("small", data_file)
+    report.complete_entry(measured)
+
+    figures = zoo.find_entry("small").figures
+    assert list(figures) == ["test_accuracy", "validation_accuracy", "epochs"]
+    assert figures["test_accuracy"] == pytest.approx(
+        (measured.test.probabilities.argmax(-1) == measured.test.labels).mean(axis=1), abs=1e-4)
+    assert figures["validation_accuracy"] == pytest.approx(
+        (measured.validation.probabilities.argmax(-1) == measured.validation.labels).mean(axis=1),
+        abs=1e-4)
+
+
+def test_each_recorded_accuracy_is_of_its_part_and_kind():
+    """By hand: the label is the likeliest, the third likeliest, and none of five."""
+    probabilities = np.zeros((1, 2, 30))
+    probabilities[..., :5] = 0.4, 0.25, 0.15, 0.1, 0.1
+    test, validation = (ExitOutputs(probabilities, labels) for labels in ([0, 2], [2, 9]))
+
+    assert report._accuracies(report.Measured(None, "made_up.npz", validation, test, None, [])) == {
+        "test_accuracy": [0.5], "test_top5_accuracy": [1.0], "validation_accuracy": [0.0]}
+
+
+def test_other_pictures_than_those_learned_do_not_make_the_card(small, data_file, no_figures):
+    """Even if their classes are called the same; nothing is written."""
+    other = pathlib.Path(data_file).rename(pathlib.Path(data_file).with_name("street.npz"))
+    before = {path: path.read_bytes() for path in small.rglob("*") if path.is_file()}
+
+    with pytest.raises(ValueError, match="'small' learned 'cifar10'.*called 'street'.*cifar10.npz"):
+        report.complete_entry(report.measure("small", str(other)))
+    assert {path: path.read_bytes() for path in small.rglob("*") if path.is_file()} == before
+
+
+def test_of_a_prepared_data_set_the_version_does_not_matter(small):
+    """Nor that `tensorflow_datasets` calls ImageNet otherwise."""
+    entry = zoo.find_entry("small")
+
+    report.check_data_set(entry, "tfds:cifar10/3.0.2")
+    report.check_data_set(dataclasses.replace(entry, data_set="imagenet"), "tfds:imagenet2012")
+    report.check_data_set(dataclasses.replace(entry, data_set="my-pets_v2"), "a/my-pets_v2.npz")
+    with pytest.raises(ValueError, match="called 'cifar100'"):
+        report.check_data_set(entry, "cifar100")
 
 
 @pytest.mark.parametrize("parts", [("train", "val"), ("train", "val", "test")])
@@ -144,6 +216,10 @@ def test_plots_go_where_they_are_wanted(small, data_file, tmp_path):
 def test_other_networks_of_the_same_data_are_drawn(small, data_file, no_figures, monkeypatch):
     report.complete_entry(report.measure("small", data_file))
     shutil.copytree(small, small.parent / "other")
+    shutil.copytree(small, small.parent / "of_birds")
+    record = json.loads((small / "model.json").read_text(encoding="utf-8"))
+    (small.parent / "of_birds" / "model.json").write_text(
+        json.dumps({**record, "data_set": "birds"}), encoding="utf-8")
     drawn = []
     monkeypatch.setattr(report, "plot_curves", lambda *arguments: drawn.append(arguments))
 
@@ -152,7 +228,7 @@ def test_other_networks_of_the_same_data_are_drawn(small, data_file, no_figures,
     (budgeted, exits, published, others, title), = drawn
     assert list(others) == ["other"] and len(others["other"]) == 39
     assert {p.data for p in published} == {"cifar10"}
-    assert title == "small, 40 test pictures of made_up"
+    assert title == "small, 40 test pictures of cifar10"
 
 
 def test_a_network_of_one_exit_has_neither_gallery_nor_histogram(small, data_file, tmp_path):
@@ -188,7 +264,7 @@ def test_two_hundred_classes_are_measured_like_ten(small, data_file, no_figures)
     recipe = dataclasses.replace(recipe, model={**recipe.model, **tiny})
     model = recipe.build()
     model.class_names = names
-    folder = zoo.save_entry(model, "things", recipe=recipe)
+    folder = zoo.save_entry(model, "things", recipe=recipe, data_set=data_file)
     rng = np.random.default_rng(0)
     _change(data_file, class_names=np.array(names), **{
         f"x_{part}": rng.integers(0, 256, (count, 64, 64, 3), dtype="uint8")
@@ -201,6 +277,9 @@ def test_two_hundred_classes_are_measured_like_ten(small, data_file, no_figures)
     assert "top-5 accuracy" in card.read_text(encoding="utf-8")
     points = read_points(folder / "results" / "evaluation.csv")
     assert all(point.accuracy <= point.top5_accuracy <= 1 for point in points)
+    figures = zoo.find_entry("things").figures
+    for key, kind in (("test_accuracy", "accuracy"), ("test_top5_accuracy", "top5_accuracy")):
+        assert figures[key] == pytest.approx([getattr(point, kind) for point in points[:2]])
     thresholds = zoo.thresholds("things", macs=1e12)
     with np.load(data_file) as arrays:
         prediction = EarlyExitPredictor("things", threshold=thresholds).predict(arrays["x_test"])

@@ -14,8 +14,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_adaptive import EarlyExitPredictor, content, models, recipes, zoo
 from keras_adaptive.calibrated import CalibratedThresholds
+from keras_adaptive.cards import EVALUATION
 from keras_adaptive.entries import Entry
 from keras_adaptive.evaluation import ExitOutputs
+from keras_adaptive.evaluation.operating_points import read_points
 from keras_adaptive.graph import exit_macs, exit_parameters
 from keras_adaptive.models.thumbnet_cascade import ThumbNetCascade
 from keras_adaptive.picture_files import InputRule
@@ -290,17 +292,36 @@ def test_a_network_of_other_exits_does_not_take_the_weights(folder, saved):
 
 @pytest.mark.parametrize("figures, expected", [
     ({"data": "CIFAR-10: 45,000 training pictures"}, "cifar10"),
+    ({"data": "CIFAR-10, official test part"}, "cifar10"),
+    ({"data": "imagenet2012: 9 training pictures"}, "imagenet"),
+    ({"data": "my-pets_v2: 9 training pictures"}, "my-pets_v2"),
     ({"data": "tiny_imagenet: 9 training pictures"}, "tiny_imagenet"),
     ({"data": "flowers: 5 training, 5 validation and 5 test pictures"}, "flowers"),
     ({}, "cifar10"),
 ])
-def test_an_entry_knows_its_data_set(folder, saved, figures, expected):
-    """It is the one that was measured, whatever the configuration was made for."""
-    edit(saved, figures=figures)
+def test_an_earlier_record_knows_its_data_set(folder, saved, figures, expected):
+    """Without the key it is the one that was measured, whatever the configuration was made for."""
+    record = json.loads(saved.read_text(encoding="utf-8"))
+    del record["data_set"]
+    saved.write_text(json.dumps({**record, "figures": figures}), encoding="utf-8")
     entry = Entry.from_file(saved)
     assert entry.data_set == expected
     if expected == "flowers":
         assert entry.describe() == "small: weights for 10 flowers classes"
+
+
+@pytest.mark.parametrize("source, expected", [
+    (None, "cifar10"), ("cifar100", "cifar100"), ("tfds:imagenet2012", "imagenet"),
+    ("tfds:imagenet_resized/64x64:0.1.0", "imagenet_resized/64x64"),
+    ("data/my-pets_v2.npz", "my-pets_v2"), ("photos/", "photos"),
+])
+def test_the_data_set_is_the_recipes_or_the_one_that_is_named(folder, trained, recipe, source,
+                                                              expected):
+    """Whatever the figures say in words."""
+    zoo.save_entry(trained, "small", recipe=recipe, data_set=source,
+                   figures={"data": "the official test part"})
+
+    assert zoo.find_entry("small").data_set == expected
 
 
 def test_the_imagenet_network_is_the_recipes(folder):
@@ -332,6 +353,7 @@ def test_what_the_imagenet_weights_are_is_said_in_one_line(folder, entry, capsys
     """Whoever types the first line learns that it is not all of ImageNet."""
     shutil.copytree(entry, folder / "ranet_imagenet")
     edit(folder / "ranet_imagenet" / "model.json", configuration="ranet_i1_step8_imagenet",
+         data_set="tiny_imagenet",
          arguments={**TINY, "stem": "cifar", "num_classes": 10, "input_shape": [32, 32, 3],
                     "growth_rate": 4, "head_filters": 128, "layer_growth": "linear"},
          figures={"test_accuracy": [0.5, 0.6012], "test_top5_accuracy": [0.7, 0.83],
@@ -441,6 +463,7 @@ def test_a_record_cannot_point_elsewhere(folder, saved, weights, message):
 
 @pytest.mark.parametrize("content, message", [
     ("{", "model.json is no valid JSON"),
+    ("[" * 100_000, "model.json is no valid JSON"),
     ("[]", "expected an object"),
     ('{"title": ""}', r"the keys \[.*'weights'.*\] are missing"),
 ])
@@ -449,7 +472,44 @@ def test_a_malformed_record_is_an_error_that_names_the_file(folder, saved, conte
     saved.write_text(content)
 
     with pytest.raises(ValueError, match=message):
-        zoo.list_models()
+        zoo.load("small")
+    with pytest.warns(UserWarning, match=f"'small' are left out: .*{message}"):
+        assert not any(info.has_weights for info in zoo.list_models())
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"weights": {"file": 5, "sha256": "0" * 64, "size_bytes": 1, "dtype": "float16"}},
+     "weights, file: expected text. Received: 5"),
+    ({"weights": {"file": "w.h5", "sha256": "0" * 64, "size_bytes": "1", "dtype": "float16"}},
+     "weights, size_bytes: expected a whole number"),
+    ({"configuration": "ranet_c1_lg_cifar"}, "configuration: .*Did you mean 'ranet_c1_lg_cifar10'"),
+    ({"configuration": ["a"]}, "configuration: expected text"),
+    ({"figures": []}, "figures: expected an object"),
+    ({"figures": {"data": 3}}, "figures, data: expected text"),
+    ({"figures": {"test_accuracy": ["good"]}}, "test_accuracy: expected shares from 0 to 1"),
+    ({"figures": {"test_accuracy": []}}, "test_accuracy: expected a list that is not empty"),
+    ({"input_rule": None}, "input_rule: expected an object"),
+    ({"input_rule": {"size": 32}}, "input_rule, size: expected a list"),
+    ({"input_rule": {"size": [32, 32], "resize": "shorter_side_then_centre_crop",
+                     "interpolation": "cubic"}}, "`input_rule.*is one of"),
+    ({"exit_macs": "abc"}, "exit_macs: expected a list"),
+    ({"exit_macs": [1.5]}, "exit_macs: expected a whole number"),
+    ({"arguments": []}, "arguments: expected an object"),
+    ({"class_names": [1]}, "class_names: expected text"),
+    ({"num_parameters": True}, "num_parameters: expected a whole number"),
+    ({"data_set": 1}, "data_set: expected text"),
+])
+def test_one_malformed_record_does_not_take_the_other_networks_away(folder, saved, entry, changes,
+                                                                    message):
+    """It is told by its file, wherever it is met."""
+    shutil.copytree(entry, folder / "other")
+    edit(saved, **changes)
+
+    for name_it in (zoo.load, zoo.find_entry):
+        with pytest.raises(ValueError, match=r"small.model\.json.*" + message):
+            name_it("small")
+    with pytest.warns(UserWarning, match=r"small.model\.json.*" + message):
+        assert zoo.list_models()[0].name == "other" and zoo.find_entry("other").name == "other"
 
 
 def test_only_the_recipes_network_is_saved_under_it(folder, trained, recipe):
@@ -538,6 +598,17 @@ def test_an_entry_is_found_by_each_of_its_names(folder, entry):
     shutil.copytree(entry, folder / "ranet_cifar10")
 
     assert zoo.find_entry("ranet_c1_lg_cifar10") == zoo.find_entry("ranet_cifar10")
+
+
+def test_every_record_of_the_package_tells_what_its_results_tell():
+    """Its accuracies are those of the weights as they are shipped."""
+    for path in sorted(content.folder("zoo").glob("*/model.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        points = [p for p in read_points(path.parent / EVALUATION) if p.exit is not None]
+        for key, kind in (("test_accuracy", "accuracy"), ("test_top5_accuracy", "top5_accuracy")):
+            assert record["figures"].get(key, [None] * len(points)) == [
+                getattr(point, kind) for point in points], path
+        assert record["data_set"] == recipes.load(record["recipe"]).data["name"]
 
 
 def test_every_entry_of_the_package_is_whole():
