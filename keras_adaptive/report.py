@@ -157,7 +157,7 @@ def write_figures(measured, folder):
         measured.budgeted, evaluate_anytime(test, entry.exit_macs),
         [point for point in read_published(entry.data_set)
          if point.is_adaptive or point.is_static],
-        _other_networks(entry), f"{entry.name}, {about}"), folder / ACCURACY)
+        _other_networks(entry), f"{entry.name}, {about}", entry.name), folder / ACCURACY)
     if test.num_exits > 1:
         save_figure(plot_exit_histogram(
             {f"{p.mean_macs / 1e6:.3g} M a picture, {p.accuracy:.1%} right": p.exit_shares

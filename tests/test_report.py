@@ -225,10 +225,10 @@ def test_other_networks_of_the_same_data_are_drawn(small, data_file, no_figures,
 
     report.write_figures(report.measure("small", data_file), small)
 
-    (budgeted, exits, published, others, title), = drawn
+    (budgeted, exits, published, others, title, name), = drawn
     assert list(others) == ["other"] and len(others["other"]) == 39
     assert {p.data for p in published} == {"cifar10"}
-    assert title == "small, 40 test pictures of cifar10"
+    assert (title, name) == ("small, 40 test pictures of cifar10", "small")
 
 
 def test_a_network_of_one_exit_has_neither_gallery_nor_histogram(small, data_file, tmp_path):
