@@ -182,9 +182,10 @@ class Entry:
         """Refuse networks that would take these weights, of the same names and shapes, in vain."""
         known_arguments = {**models.network_defaults({"configuration": self.configuration}),
                            **self._arguments}
-        for key in ("ratio", "downscaler", "boosted_exits"):
+        for key in ("ratio", "downscaler", "boosted_exits", "normalization"):
             known = known_arguments.get(key)  # of networks that have it
-            if key in arguments and known not in (None, arguments[key]):
+            # `normalization=None` is for pictures that come with it.
+            if arguments.get(key) is not None and known not in (None, arguments[key]):
                 raise WeightsError(
                     f"The weights of {self.name!r} are for {key}={known!r}. Received: "
                     f"{arguments[key]!r}. Leave it out, or train a network with it."

@@ -12,7 +12,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from keras_adaptive.files import write_whole
+from keras_adaptive.files import read_json, write_whole
 from keras_adaptive.inference.prefetch import Prefetch
 from keras_adaptive.inference.progress import show_progress
 from keras_adaptive.names import did_you_mean
@@ -299,7 +299,7 @@ def _keep_record(destination, record):
     path = destination / RECORD
     if path.is_file():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path)
         except ValueError as error:  # neither JSON nor UTF-8
             raise ValueError(
                 f"{path} is damaged, so that nobody knows how the thumbnails beside it were made "

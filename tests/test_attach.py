@@ -112,7 +112,7 @@ def test_a_head_of_ones_own_is_used(batch):
 
 
 def test_a_model_with_exits_comes_back_from_its_file(batch, tmp_path):
-    model = attach_exits(make_classifier(), count=3, class_names="vwxyz")
+    model = attach_exits(make_classifier(), count=3, class_names=list("vwxyz"))
     model.save(tmp_path / "model.keras")
 
     loaded = keras.models.load_model(tmp_path / "model.keras")

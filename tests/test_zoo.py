@@ -290,6 +290,14 @@ def test_a_network_of_other_exits_does_not_take_the_weights(folder, saved):
         zoo.load("small", pretrained=True, boosted_exits=True)
 
 
+def test_weights_are_for_pictures_normalised_as_they_learned(folder, saved):
+    """Others would be classified with confidence, and wrong. `None`: they come normalised."""
+    other = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    with pytest.raises(WeightsError, match="for normalization='cifar10'. Received: ..0.0, 0.0"):
+        zoo.load("small", pretrained=True, normalization=other)
+    assert zoo.load("small", pretrained=True, normalization=None).num_exits == 2
+
+
 @pytest.mark.parametrize("figures, expected", [
     ({"data": "CIFAR-10: 45,000 training pictures"}, "cifar10"),
     ({"data": "CIFAR-10, official test part"}, "cifar10"),

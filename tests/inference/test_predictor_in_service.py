@@ -252,8 +252,8 @@ def test_files_are_read_while_stages_run(network, images, files, monkeypatch):
     """In a thread of its own, in order; the answers are those of the pictures in memory."""
     threads = set()
     read = functools.partial(Image.open)
-    monkeypatch.setattr(Image, "open", lambda *args: threads.add(
-        threading.current_thread()) or read(*args))
+    monkeypatch.setattr(Image, "open", lambda *args, **options: threads.add(
+        threading.current_thread()) or read(*args, **options))
     predictor = EarlyExitPredictor(network, 0.7)
 
     prediction = predictor.predict(files, batch_size=4)
