@@ -2,6 +2,9 @@
 
 import keras
 
+# Scales, shifts and biases are not pulled towards zero: parts of the variables' names.
+UNDECAYED = ("gamma", "beta", "bias")
+
 
 @keras.saving.register_keras_serializable(package="keras_adaptive")
 class PenalizedSGD(keras.optimizers.SGD):

@@ -9,7 +9,7 @@ import keras
 from keras_adaptive import models
 from keras_adaptive.training.datasets import steps_per_epoch, training_pipeline
 from keras_adaptive.training.losses import LastExitDistillation, SmoothedCrossEntropy
-from keras_adaptive.training.optimizers import PenalizedSGD
+from keras_adaptive.training.optimizers import UNDECAYED, PenalizedSGD
 from keras_adaptive.training.photographs import Photographs, photograph_pipeline
 from keras_adaptive.training.recipe_tables import About, ThumbNetTraining, Training, read_tables
 from keras_adaptive.training.schedules import CosineCycles
@@ -138,8 +138,7 @@ class Recipe:
             optimizer = PenalizedSGD(schedule, l2=training.l2, **settings)
         else:
             optimizer = keras.optimizers.SGD(schedule, **settings)
-        # Scales, shifts and biases are not pulled towards zero.
-        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+        optimizer.exclude_from_weight_decay(var_names=UNDECAYED)
         loss = (SmoothedCrossEntropy(training.label_smoothing) if training.label_smoothing
                 else None)
         if self.thumbnet:

@@ -78,6 +78,11 @@ def train(recipe, data, folder, verbose="auto"):
             state.restore(learner)
         else:
             recipe.start(model)
+        if keras.backend.backend() == "torch":
+            from keras_adaptive.training.cuda_graphs import can_capture, capture_steps
+
+            if can_capture(learner):
+                capture_steps(learner)
         full_size = phase.image_size == recipe.image_size
         average = _average(recipe, data, phase.image_size)
         callbacks = [_Clock(state), *([average] if average else []),
