@@ -112,7 +112,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="cifar10", help="as for `keras-adaptive train`")
-    parser.add_argument("--recipe", default="ranet_cifar10", help="default: %(default)s")
+    parser.add_argument("--recipe", default="ranet_c1_lg_cifar10_fast", help="default: %(default)s")
     parser.add_argument("--checkout", help="a clone of the authors' repository")
     parser.add_argument("--what", nargs="+", default=["authors", *OURS], choices=["authors", *OURS])
     parser.add_argument("--steps", type=int, default=20, help="timed steps; default: %(default)s")

@@ -25,7 +25,7 @@ CALIBRATION = pathlib.Path("results", "calibration.csv")
 TRAINING = pathlib.Path("results", "training.csv")
 ACCURACY, EXITS, GALLERY = "accuracy.png", "exits.png", "gallery.png"
 THUMBNAILS = "thumbnails.png"
-NOT_VALIDATED = "NA"  # in a log, see `validate_every` of a recipe
+NOT_LOGGED = "NA"  # in a log, see `validate_every` of a recipe
 
 # Names of data sets on the Hugging Face Hub.
 _HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100",
@@ -255,9 +255,9 @@ class _Card:
             parts += [
                 f"The log, `{TRAINING.as_posix()}`, has {len(self.log)} epochs. {what}",
                 table(("epoch", "training loss", "training accuracy", "validation accuracy"),
-                      [(int(row["epoch"]) + 1, f"{float(row[losses]):.3f}",
-                        f"{float(row[accuracy]):.1%}", f"{float(row[validation]):.1%}")
-                       for row in some([r for r in self.log if r[validation] != NOT_VALIDATED])])]
+                      [(int(row["epoch"]) + 1, _logged(row[losses], ".3f"),
+                        _logged(row[accuracy], ".1%"), _logged(row[validation], ".1%"))
+                       for row in some([r for r in self.log if r[validation] != NOT_LOGGED])])]
         return "\n\n".join(parts)
 
     def comparison(self):
@@ -323,6 +323,10 @@ def _log_columns(log, num_exits):
     if missing:
         raise ValueError(f"{TRAINING.as_posix()} lacks the columns {missing}.")
     return names
+
+
+def _logged(value, form):
+    return "-" if value == NOT_LOGGED else format(float(value), form)
 
 
 def _cost_and_accuracy(point):

@@ -174,6 +174,16 @@ def test_epochs_that_were_not_validated_are_left_out(entry):
     assert re.findall(r"^\| (\d+) \|", section, flags=re.MULTILINE) == ["2", "4"]
 
 
+def test_what_a_log_lacks_is_a_dash(entry):
+    (entry / TRAINING).write_text("epoch,loss,exit3_accuracy,val_exit3_accuracy\n"
+                                  "0,NA,NA,0.7\n1,0.5,0.8,0.75\n")
+
+    section = _card(entry).split("## Training")[1].split("\n## ")[0]
+
+    assert re.findall(r"^\| (\d+ \| .*) \|$", section, flags=re.MULTILINE) == [
+        "1 | - | - | 70.0%", "2 | 0.500 | 80.0% | 75.0%"]
+
+
 def test_of_imagenet_by_whatever_name_the_terms_are_told(entry):
     """Also in a record that has no `data_set`, as they were written before."""
     for changes in ({"data_set": "imagenet"},
