@@ -13,12 +13,13 @@ import keras
 from keras_adaptive.content import DEFAULT_MODEL
 from keras_adaptive.evaluation.arguments import check_exit_macs
 from keras_adaptive.graph import exit_macs, split_into_stages
-from keras_adaptive.graph.flattening import trainable_variables
+from keras_adaptive.graph.flattening import fingerprint, trainable_variables
 from keras_adaptive.graph.logits import exits_give_logits
 from keras_adaptive.inference.engines.keras_engine import peek
 
-# The lists of `Stage` that were made of a model, by its exits in use. A graph does not change,
-# only weights do. Threads take turns with it.
+# The `fingerprint` of a model, and the lists of `Stage` that were made of it, by its exits in use.
+# They serve whatever the weights are, but not another graph or other settings of layers. Threads
+# take turns with it.
 _STAGES = weakref.WeakKeyDictionary()
 _STAGES_TURN = threading.RLock()
 _MOST_SUBSETS = 4  # of exits, whose stages are kept
@@ -69,13 +70,18 @@ class KerasNetwork:
         """Return the list of `Stage` that the given exits need, for `prepare` of an engine."""
         exits = tuple(exits)
         with _STAGES_TURN:
-            known = _STAGES.setdefault(self.model, {})
+            mark, known = _STAGES.get(self.model, (None, {}))
+            if mark != fingerprint(self.model):
+                known = {}
             stages = known.get(exits)
             if stages is None:
                 stages = split_into_stages(_with_exits(self.model, exits))
                 for oldest in list(known)[:1 - _MOST_SUBSETS]:
                     del known[oldest]
                 known[exits] = stages
+                # Taken now, as code of layers may keep something when it first runs.
+                _STAGES[self.model] = fingerprint(self.model), known
+            self._telling[exits] = _telling_variables(stages)
             return stages
 
     def gives_logits(self, exits):
@@ -94,15 +100,11 @@ class KerasNetwork:
         """
         optimizer = getattr(self.model, "optimizer", None)
         steps = [] if optimizer is None else [optimizer.iterations]
-        values = [peek(v).tobytes() for v in (*steps, *self._telling_variables(exits))]
+        if exits not in self._telling:
+            self.stages(exits)
+        values = [peek(v).tobytes() for v in (*steps, *self._telling[exits])]
         # The steps of a second optimizer may be as many as the first had made.
         return (None if optimizer is None else weakref.ref(optimizer)), values
-
-    def _telling_variables(self, exits):
-        if exits not in self._telling:
-            chosen = [v for stage in self.stages(exits) for v in _first_and_last(stage)]
-            self._telling[exits] = list({id(v): v for v in chosen}.values())
-        return self._telling[exits]
 
     def to_bytes(self):
         """Return the model as the bytes of a `.keras` file."""
@@ -195,6 +197,11 @@ def _check_input(model):
             f"{model.name!r} has {len(shapes)} of shape {', '.join(map(str, shapes))}."
         )
     return shapes[0][1:]
+
+
+def _telling_variables(stages):
+    chosen = [v for stage in stages for v in _first_and_last(stage)]
+    return list({id(v): v for v in chosen}.values())
 
 
 def _first_and_last(stage):

@@ -12,6 +12,7 @@ import pytest
 
 from keras_adaptive.inference import keras_network
 from keras_adaptive.inference.keras_network import KerasNetwork
+from keras_adaptive.inference.predictor import EarlyExitPredictor
 
 
 def test_a_model_is_split_once(make_network):
@@ -60,6 +61,55 @@ def test_threads_split_a_model_once(make_network, monkeypatch):
         stages = list(pool.map(split, range(4)))
 
     assert all(each is stages[0] for each in stages)
+
+
+class Scaled(keras.layers.Layer):
+    """A layer made of layers, whose code takes a setting for a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(3)
+        self._strength = 1.0
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, x):
+        return self._strength * self.dense(x)
+
+    def compute_output_shape(self, input_shape):
+        return self.dense.compute_output_shape(input_shape)
+
+
+def replace_last(model):
+    model.pop()
+    model.add(keras.layers.Dense(3, name="another"))
+
+
+def set_strength(model):
+    model.layers[-1]._strength = 5.0
+
+
+def replace_last_inside(model):
+    replace_last(model.layers[-1])
+
+
+@pytest.mark.parametrize("last, change", [
+    (lambda: keras.layers.Dense(3), replace_last),
+    (Scaled, set_strength),
+    (lambda: keras.Sequential([keras.Input((192,)), keras.layers.Dense(3)]), replace_last_inside),
+], ids=["another layer", "setting of a layer made of layers", "model inside the model"])
+def test_a_model_that_was_changed_is_split_anew(last, change, images):
+    """Whoever changes a model gets its answers, and not those that it gave before."""
+    model = keras.Sequential([
+        keras.Input((8, 8, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), last()])
+    EarlyExitPredictor(model, engine="keras", from_logits=True).predict(images)
+
+    change(model)
+
+    found = EarlyExitPredictor(model, engine="keras", from_logits=True).predict(images)
+    expected = keras.ops.softmax(model(images.astype("float32")))
+    np.testing.assert_allclose(found.probabilities, keras.ops.convert_to_numpy(expected), atol=1e-5)
 
 
 @pytest.fixture
