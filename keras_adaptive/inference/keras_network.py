@@ -125,7 +125,11 @@ class KerasNetwork:
                 for name, value in records.items() if value is not None}
 
     def count_macs(self, exits, size):
-        """See `Network`. What only exits that are not in use need costs nothing."""
+        """See `Network`. What only exits that are not in use need costs nothing.
+
+        But where the model carries `exit_macs` that are not those counted here, which do not tell
+        what a head costs: an exit then costs what they say of it, whatever others are in use.
+        """
         shape = (*size, self.input_shape[-1])
         is_fixed = None not in self.input_shape
         known = getattr(self.model, "exit_macs", None) if is_fixed else None
@@ -133,11 +137,21 @@ class KerasNetwork:
             whole = exit_macs(_with_size(self.model, shape))
         else:
             whole = [int(macs) for macs in check_exit_macs(known, self.num_exits)]
-        if tuple(exits) == tuple(range(1, len(exits) + 1)):
-            in_use = whole[: len(exits)]
+        is_beginning = tuple(exits) == tuple(range(1, len(exits) + 1))
+        if is_beginning or known is not None and whole != self._counted_macs:
+            # Numbers of the caller's own cannot be mixed with those counted here.
+            in_use = [whole[number - 1] for number in exits]
         else:  # the heads that are left out cost nothing
             in_use = exit_macs(_with_size(_with_exits(self.model, exits), shape))
-        return list(in_use), whole[-1]
+        return in_use, whole[-1]
+
+    @functools.cached_property
+    def _counted_macs(self):
+        """list of ints, or None where a layer has no rule. The costs of a network of fixed size."""
+        try:
+            return exit_macs(self.model)
+        except ValueError:
+            return None
 
 
 def model_from_bytes(content, records):

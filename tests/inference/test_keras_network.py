@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_adaptive.graph import exit_macs
 from keras_adaptive.inference import keras_network
 from keras_adaptive.inference.keras_network import KerasNetwork
 from keras_adaptive.inference.predictor import EarlyExitPredictor
@@ -110,6 +111,40 @@ def test_a_model_that_was_changed_is_split_anew(last, change, images):
     found = EarlyExitPredictor(model, engine="keras", from_logits=True).predict(images)
     expected = keras.ops.softmax(model(images.astype("float32")))
     np.testing.assert_allclose(found.probabilities, keras.ops.convert_to_numpy(expected), atol=1e-5)
+
+
+def test_costs_of_the_callers_own_are_not_mixed_with_counted_ones(make_network):
+    """Shares of the whole network stay shares, whichever exits are in use."""
+    model = make_network()
+    model.exit_macs = [10, 20, 30, 40]
+
+    assert KerasNetwork(model).count_macs((1, 3), (8, 8)) == ([10, 30], 40)
+
+
+def test_costs_that_a_model_carries_as_counted_leave_out_heads(make_network):
+    """A network of the zoo carries what would be counted."""
+    model = make_network()
+    expected = KerasNetwork(model).count_macs((1, 3), (8, 8))
+    model.exit_macs = exit_macs(model)
+
+    assert KerasNetwork(model).count_macs((1, 3), (8, 8)) == expected
+
+
+def test_costs_that_a_model_carries_need_no_rule_for_its_layers():
+    """Whichever exits are in use."""
+    class Shift(keras.layers.Layer):
+        def build(self, input_shape):
+            self.shift = self.add_weight(shape=(input_shape[-1],))
+
+        def call(self, x):
+            return x + self.shift
+
+    pictures = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(Shift()(pictures))
+    model = keras.Model(pictures, [keras.layers.Dense(2)(x) for _ in range(3)])
+    model.exit_macs = [10, 20, 30]
+
+    assert KerasNetwork(model).count_macs((1, 3), (8, 8)) == ([10, 30], 30)
 
 
 @pytest.fixture
