@@ -151,6 +151,19 @@ def test_a_network_for_integers_cuts_decimals(format, engine, tmp_path):
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
 
 
+def test_numbers_of_numpy_that_a_model_carries_are_exported(toy, tmp_path):
+    """A manifest holds plain numbers."""
+    _need("onnx")
+    model = keras.Model(toy.inputs, toy.outputs)
+    model.input_rule = {"size": np.array([8, 8]), "crop": np.float32(0.5)}
+    model.exit_macs = np.array([10, 20])
+
+    network = ExportedNetwork.from_folder(export_stages(model, tmp_path / "here"))
+
+    assert network.input_rule == {"size": [8, 8], "crop": 0.5}
+    assert network.count_macs((1, 2), (8, 8)) == ([10, 20], 20)
+
+
 def test_a_part_of_the_exits_can_be_exported(ranet, tmp_path):
     """Exits keep their numbers, and what only the others need costs nothing."""
     _need("onnx", "onnxruntime")

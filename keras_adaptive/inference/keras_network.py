@@ -1,7 +1,6 @@
 """The network of a predictor as a Keras model: its facts, its stages, its cost."""
 
 import functools
-import json
 import math
 import pathlib
 import tempfile
@@ -16,6 +15,7 @@ from keras_adaptive.graph import exit_macs, split_into_stages
 from keras_adaptive.graph.flattening import fingerprint, trainable_variables
 from keras_adaptive.graph.logits import exits_give_logits
 from keras_adaptive.inference.engines.keras_engine import peek
+from keras_adaptive.models.multi_exit import plain
 
 # The `fingerprint` of a model, and the lists of `Stage` that were made of it, by its exits in use.
 # They serve whatever the weights are, but not another graph or other settings of layers. Threads
@@ -53,7 +53,7 @@ class KerasNetwork:
         self.input_shape = _check_input(self.model)
         self.input_dtype = self.model.inputs[0].dtype
         self.class_names = getattr(self.model, "class_names", None)
-        self.input_rule = getattr(self.model, "input_rule", None)
+        self.input_rule = self.records().get("input_rule")
         self._gives_logits = exits_give_logits(self.model, from_logits)
         self._telling = {}  # variables that tell of changed weights, by exits in use
 
@@ -121,8 +121,7 @@ class KerasNetwork:
         records = {name: getattr(self.model, name, None) for name in ("input_rule", "exit_macs")}
         # Keras keeps lists and dicts that are attributes in containers of its own, and their
         # numbers may be NumPy's.
-        return {name: json.loads(json.dumps(value, default=lambda number: number.item()))
-                for name, value in records.items() if value is not None}
+        return {name: plain(value) for name, value in records.items() if value is not None}
 
     def count_macs(self, exits, size):
         """See `Network`. What only exits that are not in use need costs nothing.

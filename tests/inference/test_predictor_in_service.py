@@ -223,11 +223,14 @@ def test_a_predictor_comes_back_from_its_bytes(network, images):
     np.testing.assert_array_equal(prediction.macs, expected.macs)
 
 
-def test_what_a_plain_model_carries_travels_along(make_network, images):
+@pytest.mark.parametrize("rule, macs", [
+    ({"size": [8, 8], "crop": 0.5}, [1, 2, np.int64(3), 4]),
+    ({"size": np.array([8, 8]), "crop": np.float32(0.5)}, np.array([1, 2, 3, 4])),
+], ids=["numbers", "arrays"])
+def test_what_a_plain_model_carries_travels_along(make_network, images, rule, macs):
     """How photographs are cropped, and what exits cost, where the caller has set it."""
     model = make_network()
-    model.input_rule = {"size": [8, 8], "crop": 0.5}
-    model.exit_macs = [1, 2, np.int64(3), 4]
+    model.input_rule, model.exit_macs = rule, macs
     predictor = EarlyExitPredictor(model, 0.7)
     photograph = Image.fromarray(np.concatenate(images[:4])).resize((32, 32))
 
