@@ -34,7 +34,8 @@ _STAGE_NAME = r"stage\d+(\.(onnx|xml|bin|tflite))?"
 
 _MAX_BYTES = 2**24  # of the manifest itself
 _MAX_VALUES = 2**27  # of one picture's tensor: nothing is made room for because a file says so
-_DTYPES = ("bfloat16", "bool", "float16", "float32", "float64", "int32", "int64", "uint8")
+_DTYPES = ("bfloat16", "bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64",
+           "uint8", "uint16", "uint32", "uint64")
 _RULE_KEYS = ("size", "resize", "interpolation", "crop")
 _SOURCE_KEYS = ("title", "paper", "license", "weights_sha256")
 

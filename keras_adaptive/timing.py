@@ -36,28 +36,41 @@ def write_whole_network(model):
 
     Args:
         model: Functional `keras.Model`. The answers of the exits but the last are what the stage
-            hands on.
+            hands on; one that several exits give is handed on once.
     """
-    from keras_adaptive.graph import Stage, flatten
+    from keras_adaptive.graph import flatten
+
+    return _write_graph(flatten(model))
+
+
+def _write_graph(graph):
+    from keras_adaptive.graph import Stage
     from keras_adaptive.graph.onnx_writer import write_stages
 
-    graph = flatten(model)
-    *early, last = graph.outputs
     # One stage that hands on the early exits' answers, which thus are computed.
-    stage = Stage(1, graph.calls, graph.inputs, last, tuple(early), graph.specs, graph.inputs)
+    stage = Stage(1, graph.calls, graph.inputs, graph.outputs[-1], _early(graph), graph.specs,
+                  graph.inputs)
     program, = write_stages([stage], [False], merge=False)
     return program
 
 
+def _early(graph):
+    """Return the values that are outputs but the last, each once."""
+    return tuple(dict.fromkeys(graph.outputs[:-1]))
+
+
 def _compile_graph(model, engine):
+    from keras_adaptive.graph import flatten
     from keras_adaptive.inference.engines import make_engine
 
+    graph = flatten(model)
     runner = make_engine(engine)
-    runner.load([write_whole_network(model)])
+    runner.load([_write_graph(graph)])
 
     def run(pictures):
         output, early_outputs = runner.run(1, [pictures], len(pictures))
-        return [*early_outputs, output]
+        output_of = dict(zip(_early(graph), early_outputs))
+        return [*(output_of[value] for value in graph.outputs[:-1]), output]
 
     return run
 

@@ -132,13 +132,15 @@ def test_a_network_for_a_fixed_number_of_pictures(format, toy, tmp_path):
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("format, engine", [("onnx", "onnxruntime"), ("onnx", "openvino"),
-                                            ("saved_model", "saved_model")])
-def test_a_network_for_integers_cuts_decimals(format, engine, tmp_path):
+@pytest.mark.parametrize("format, engine, dtype", [
+    ("onnx", "onnxruntime", "uint8"), ("onnx", "openvino", "uint8"),
+    ("saved_model", "saved_model", "uint8"), ("saved_model", "saved_model", "uint16"),
+    ("saved_model", "saved_model", "int16")])
+def test_a_network_for_integers_cuts_decimals(format, engine, dtype, tmp_path):
     """As the model does, also where a later stage reads the pictures."""
     _need(format, engine)
     keras.utils.set_random_seed(3)
-    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    inputs = keras.Input((8, 8, 3), dtype=dtype)
     exits = [keras.layers.Dense(5, activation="softmax")(keras.layers.Flatten()(x))
              for x in (inputs / 255, keras.layers.Rescaling(1 / 127)(inputs))]
     model = keras.Model(inputs, exits)
@@ -147,8 +149,21 @@ def test_a_network_for_integers_cuts_decimals(format, engine, tmp_path):
     folder = export_stages(model, tmp_path / "here", format, thresholds=[NEVER, 0])
     found = EarlyExitPredictor.from_export(folder, engine=engine).predict(pictures)
 
-    expected = keras.ops.convert_to_numpy(model(pictures.astype("uint8"))[1])
+    expected = keras.ops.convert_to_numpy(model(pictures.astype(dtype))[1])
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+
+
+def test_numbers_of_numpy_that_a_model_carries_are_exported(toy, tmp_path):
+    """A manifest holds plain numbers."""
+    _need("onnx")
+    model = keras.Model(toy.inputs, toy.outputs)
+    model.input_rule = {"size": np.array([8, 8]), "crop": np.float32(0.5)}
+    model.exit_macs = np.array([10, 20])
+
+    network = ExportedNetwork.from_folder(export_stages(model, tmp_path / "here"))
+
+    assert network.input_rule == {"size": [8, 8], "crop": 0.5}
+    assert network.count_macs((1, 2), (8, 8)) == ([10, 20], 20)
 
 
 def test_a_part_of_the_exits_can_be_exported(ranet, tmp_path):

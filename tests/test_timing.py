@@ -1,5 +1,6 @@
 """Timing: turns are fair, and the whole network is the model."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -42,6 +43,24 @@ def test_whole_network_on_an_engine_equals_the_model(tiny_ranet, pictures, engin
     expected = tiny_ranet.predict(pictures, verbose=0)
     for output, logits in zip(whole(pictures), expected, strict=True):
         np.testing.assert_allclose(output, logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("exits", [(0, 0, 1), (0, 1, 1)])
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_exits_that_give_the_same_on_an_engine(exits, engine):
+    """A tensor may be an output twice."""
+    pytest.importorskip("onnx")
+    pytest.importorskip(engine)
+    inputs = keras.Input((4, 4, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    outputs = [keras.layers.Dense(2)(x), keras.layers.Dense(2)(x)]
+    model = keras.Model(inputs, [outputs[number] for number in exits])
+    pictures = np.random.default_rng(0).normal(size=(3, 4, 4, 3)).astype("float32")
+
+    found = compile_whole(model, engine)(pictures)
+
+    for output, logits in zip(found, model.predict(pictures, verbose=0), strict=True):
+        np.testing.assert_allclose(output, logits, atol=1e-5)
 
 
 def test_batches_together_are_all_pictures_at_the_last_exit():

@@ -135,6 +135,16 @@ class Calls:
         return groups
 
 
+def keras_name(operation):
+    """Return the name of an operation's class where that is one of Keras's own, or `None`.
+
+    Keras has private classes behind its functions, which only their names tell apart; a user's
+    class may have the same name.
+    """
+    kind = type(operation)
+    return kind.__name__ if kind.__module__.startswith("keras.") else None
+
+
 @functools.cache
 def takes_training(operation_class):
     """Return whether operations of a class take `training` where they are called."""

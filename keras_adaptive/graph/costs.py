@@ -5,6 +5,7 @@ import math
 
 import keras
 
+from keras_adaptive.graph.calls import keras_name
 from keras_adaptive.graph.flattening import flatten, sublayers, trainable_variables
 from keras_adaptive.names import did_you_mean
 
@@ -151,10 +152,10 @@ def layer_macs(operation, input_specs, output_specs):
     """
     if not isinstance(operation, keras.layers.Layer) or not operation.weights:
         return 0
-    kind = type(operation)
     # ConvNeXt's scale per channel, which Keras has no public name for.
-    if kind.__name__ == "LayerScale" and kind.__module__.startswith("keras."):
+    if keras_name(operation) == "LayerScale":
         return 0
+    kind = type(operation)
     raise ValueError(
         f"No rule to count the multiply-adds of {operation.name!r}: {kind.__name__} has weights "
         "and is not registered. Register it: `@layer_macs.register("
@@ -282,7 +283,7 @@ def _is_relu(function):
     """Tell a ReLU, be it a layer, an operation of the graph or an activation function."""
     if isinstance(function, keras.layers.Activation):
         function = function.activation
-    return function is keras.activations.relu or type(function).__name__ in ("ReLU", "Relu")
+    return function is keras.activations.relu or keras_name(function) in ("ReLU", "Relu")
 
 
 def _pooling_operations(layer, output_spec):

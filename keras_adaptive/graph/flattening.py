@@ -13,6 +13,7 @@ import threading
 from types import MappingProxyType
 
 import keras
+import numpy as np
 from keras.src.models.functional import Functional
 
 from keras_adaptive.graph.calls import Call, Calls, Spec, takes_training
@@ -64,6 +65,52 @@ def flatten(model, order=None, open_layers=True):
         specs=MappingProxyType(walk.specs),
         output_names=tuple(names),
     )
+
+
+def fingerprint(model):
+    """Return what `flatten` depends on: it compares as equal while the model computes the same.
+
+    That are the graphs in the model, as `pop` and `add` give a Sequential model another; and the
+    settings of all layers at all depths, as looking inside a layer runs its code with what they are
+    set to. The values of variables are none of it.
+
+    Args:
+        model: `keras.Model`, Functional or Sequential.
+    """
+    marks = []
+    for layer in model._flatten_layers():
+        graph = _graph_of(layer)
+        if graph is None:
+            marks.append((id(layer), layer.dtype_policy.name, *_settings(layer)))
+        else:  # a graph does not change; tensors compare by identity
+            marks.append(tuple(graph.outputs))
+    return marks
+
+
+def _settings(layer):
+    """Return the attributes of a layer, by name, but for those in which Keras keeps its books."""
+    is_keras = type(layer).__module__.startswith("keras.")
+    books = _books()
+    # A copy, as another thread may run the layer.
+    return [(name, _frozen(value)) for name, value in vars(layer).copy().items()
+            if name not in books and not name.startswith("_self_")
+            and not (is_keras and name.startswith("_"))]
+
+
+@functools.cache
+def _books():
+    return frozenset(vars(keras.layers.Layer(name="plain")))
+
+
+def _frozen(value):
+    """Return what tells a value from its later state: the contents of data, else the identity."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_frozen, value))
+    if isinstance(value, dict):
+        return tuple((_frozen(key), _frozen(part)) for key, part in value.items())
+    return value.tobytes() if isinstance(value, (np.ndarray, np.generic)) else id(value)
 
 
 def tensors_by_layer(model):

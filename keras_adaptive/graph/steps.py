@@ -11,7 +11,7 @@ import dataclasses
 
 import keras
 
-from keras_adaptive.graph.calls import Call
+from keras_adaptive.graph.calls import Call, keras_name
 from keras_adaptive.layers.gradient import GradientScale
 
 
@@ -201,7 +201,7 @@ def _simple(call, specs):
     if _does_nothing(operation) and len(call.inputs) == 1 and (
             specs[call.inputs[0]].dtype == specs[call.outputs[0]].dtype):
         return Alias(call.inputs[0], call.outputs[0])
-    if type(operation).__name__ == "GetItem":
+    if keras_name(operation) == "GetItem":
         return _channel_slice(call, specs) or call
     return call
 
@@ -259,8 +259,8 @@ def activation_of(operation):
         if operation.negative_slope or operation.threshold:
             return None
         return {None: keras.activations.relu, 6: keras.activations.relu6}.get(operation.max_value)
-    if type(operation).__name__ in ("Relu", "Relu6"):  # of `keras.ops`
-        return getattr(keras.activations, type(operation).__name__.lower())
+    if keras_name(operation) in ("Relu", "Relu6"):  # of `keras.ops`
+        return getattr(keras.activations, keras_name(operation).lower())
     function = getattr(operation, "activation", None)
     return None if function is keras.activations.linear else function
 

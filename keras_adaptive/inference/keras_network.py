@@ -1,7 +1,6 @@
 """The network of a predictor as a Keras model: its facts, its stages, its cost."""
 
 import functools
-import json
 import math
 import pathlib
 import tempfile
@@ -13,12 +12,14 @@ import keras
 from keras_adaptive.content import DEFAULT_MODEL
 from keras_adaptive.evaluation.arguments import check_exit_macs
 from keras_adaptive.graph import exit_macs, split_into_stages
-from keras_adaptive.graph.flattening import trainable_variables
+from keras_adaptive.graph.flattening import fingerprint, trainable_variables
 from keras_adaptive.graph.logits import exits_give_logits
 from keras_adaptive.inference.engines.keras_engine import peek
+from keras_adaptive.models.multi_exit import plain
 
-# The lists of `Stage` that were made of a model, by its exits in use. A graph does not change,
-# only weights do. Threads take turns with it.
+# The `fingerprint` of a model, and the lists of `Stage` that were made of it, by its exits in use.
+# They serve whatever the weights are, but not another graph or other settings of layers. Threads
+# take turns with it.
 _STAGES = weakref.WeakKeyDictionary()
 _STAGES_TURN = threading.RLock()
 _MOST_SUBSETS = 4  # of exits, whose stages are kept
@@ -52,7 +53,7 @@ class KerasNetwork:
         self.input_shape = _check_input(self.model)
         self.input_dtype = self.model.inputs[0].dtype
         self.class_names = getattr(self.model, "class_names", None)
-        self.input_rule = getattr(self.model, "input_rule", None)
+        self.input_rule = self.records().get("input_rule")
         self._gives_logits = exits_give_logits(self.model, from_logits)
         self._telling = {}  # variables that tell of changed weights, by exits in use
 
@@ -69,13 +70,18 @@ class KerasNetwork:
         """Return the list of `Stage` that the given exits need, for `prepare` of an engine."""
         exits = tuple(exits)
         with _STAGES_TURN:
-            known = _STAGES.setdefault(self.model, {})
+            mark, known = _STAGES.get(self.model, (None, {}))
+            if mark != fingerprint(self.model):
+                known = {}
             stages = known.get(exits)
             if stages is None:
                 stages = split_into_stages(_with_exits(self.model, exits))
                 for oldest in list(known)[:1 - _MOST_SUBSETS]:
                     del known[oldest]
                 known[exits] = stages
+                # Taken now, as code of layers may keep something when it first runs.
+                _STAGES[self.model] = fingerprint(self.model), known
+            self._telling[exits] = _telling_variables(stages)
             return stages
 
     def gives_logits(self, exits):
@@ -94,15 +100,11 @@ class KerasNetwork:
         """
         optimizer = getattr(self.model, "optimizer", None)
         steps = [] if optimizer is None else [optimizer.iterations]
-        values = [peek(v).tobytes() for v in (*steps, *self._telling_variables(exits))]
+        if exits not in self._telling:
+            self.stages(exits)
+        values = [peek(v).tobytes() for v in (*steps, *self._telling[exits])]
         # The steps of a second optimizer may be as many as the first had made.
         return (None if optimizer is None else weakref.ref(optimizer)), values
-
-    def _telling_variables(self, exits):
-        if exits not in self._telling:
-            chosen = [v for stage in self.stages(exits) for v in _first_and_last(stage)]
-            self._telling[exits] = list({id(v): v for v in chosen}.values())
-        return self._telling[exits]
 
     def to_bytes(self):
         """Return the model as the bytes of a `.keras` file."""
@@ -119,11 +121,14 @@ class KerasNetwork:
         records = {name: getattr(self.model, name, None) for name in ("input_rule", "exit_macs")}
         # Keras keeps lists and dicts that are attributes in containers of its own, and their
         # numbers may be NumPy's.
-        return {name: json.loads(json.dumps(value, default=lambda number: number.item()))
-                for name, value in records.items() if value is not None}
+        return {name: plain(value) for name, value in records.items() if value is not None}
 
     def count_macs(self, exits, size):
-        """See `Network`. What only exits that are not in use need costs nothing."""
+        """See `Network`. What only exits that are not in use need costs nothing.
+
+        But where the model carries `exit_macs` that are not those counted here, which do not tell
+        what a head costs: an exit then costs what they say of it, whatever others are in use.
+        """
         shape = (*size, self.input_shape[-1])
         is_fixed = None not in self.input_shape
         known = getattr(self.model, "exit_macs", None) if is_fixed else None
@@ -131,11 +136,21 @@ class KerasNetwork:
             whole = exit_macs(_with_size(self.model, shape))
         else:
             whole = [int(macs) for macs in check_exit_macs(known, self.num_exits)]
-        if tuple(exits) == tuple(range(1, len(exits) + 1)):
-            in_use = whole[: len(exits)]
+        is_beginning = tuple(exits) == tuple(range(1, len(exits) + 1))
+        if is_beginning or known is not None and whole != self._counted_macs:
+            # Numbers of the caller's own cannot be mixed with those counted here.
+            in_use = [whole[number - 1] for number in exits]
         else:  # the heads that are left out cost nothing
             in_use = exit_macs(_with_size(_with_exits(self.model, exits), shape))
-        return list(in_use), whole[-1]
+        return in_use, whole[-1]
+
+    @functools.cached_property
+    def _counted_macs(self):
+        """list of ints, or None where a layer has no rule. The costs of a network of fixed size."""
+        try:
+            return exit_macs(self.model)
+        except ValueError:
+            return None
 
 
 def model_from_bytes(content, records):
@@ -195,6 +210,11 @@ def _check_input(model):
             f"{model.name!r} has {len(shapes)} of shape {', '.join(map(str, shapes))}."
         )
     return shapes[0][1:]
+
+
+def _telling_variables(stages):
+    chosen = [v for stage in stages for v in _first_and_last(stage)]
+    return list({id(v): v for v in chosen}.values())
 
 
 def _first_and_last(stage):

@@ -1,8 +1,10 @@
 """Adaptive classification: every picture stops at the first exit that is sure enough."""
 
 import dataclasses
+import functools
 import os
 import sys
+import threading
 import time
 
 import numpy as np
@@ -37,6 +39,33 @@ _DEFAULT_THRESHOLD = 0.8  # of networks that have no calibrated ones
 _NO_TIME, _LONGEST_TRUST = 3e-5, 0.05
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _InUse:
+    """What a prediction reads once, when it begins, so that no change meets half of it.
+
+    Args:
+        stages: `StageRunner`, or None before there is one.
+        answers: `Answers`, which know the exits in use.
+        threshold: float, or tuple of floats, one per exit of the network.
+        num_exits: int, of the network.
+    """
+
+    stages: StageRunner | None
+    answers: Answers
+    threshold: float | tuple
+    num_exits: int
+
+    @property
+    def exits(self):
+        return self.answers.exits
+
+    @functools.cached_property
+    def thresholds(self):
+        """float32 array, one value per exit in use."""
+        per_exit = np.broadcast_to(np.float32(self.threshold), self.num_exits)
+        return per_exit[np.array(self.exits) - 1]
+
+
 class EarlyExitPredictor:
     """Classify pictures with a network of several exits, computing no more than each one needs.
 
@@ -69,8 +98,9 @@ class EarlyExitPredictor:
             them, which makes confidences honest; see `fit_temperatures`. Classes stay, but for
             probabilities that rounding makes equal.
 
-    One predictor may be called from several threads, and travels to other processes by `pickle` if
-    `engine` is a name.
+    One predictor may be called from several threads; a prediction ends with the exits, thresholds
+    and weights that it began with, whatever another thread sets meanwhile. It travels to other
+    processes by `pickle` if `engine` is a name.
 
     Raises:
         ValueError: If an argument does not fit the model, or a layer with weights has no rule in
@@ -138,7 +168,8 @@ class EarlyExitPredictor:
         predictor._set_up(network, threshold, network.exits, max_exit, preprocess, None,
                           network.temperatures if temperatures is None else temperatures)
         predictor._travels_as = engine, {"folder": os.path.abspath(folder)}
-        predictor._stages = StageRunner(network.make_engine(engine), len(predictor.exits))
+        predictor._change(
+            stages=StageRunner(network.make_engine(engine), len(predictor.exits)))
         return predictor
 
     def _set_up(self, network, threshold, exits, max_exit, preprocess, class_names, temperatures):
@@ -149,16 +180,18 @@ class EarlyExitPredictor:
         self.num_exits = network.num_exits
         self.num_classes = network.num_classes
         self._max_exit = max_exit
-        self._answers = Answers(
+        self._network = network
+        self._turn = threading.Lock()  # of those who change what is in use
+        answers = Answers(
             network, choose_exits(exits, max_exit, network.num_exits),
             check_temperatures([1.0] * self.num_exits if temperatures is None else temperatures,
                                self.num_exits),
             choose_class_names(class_names, network))
-        self.threshold = threshold
-        self._network = network
+        self._in_use = _InUse(
+            None, answers, check_threshold(threshold, self.num_exits, self.name), self.num_exits)
         self._input = NetworkInput(network, preprocess)
         if self._input.size is not None:  # a layer without a rule is told before there is work
-            self._answers.count_macs(self._input.size)
+            answers.count_macs(self._input.size)
 
     def refresh(self):
         """Take the model's weights as they are now.
@@ -177,49 +210,58 @@ class EarlyExitPredictor:
                 "Exported stages do not change with a model. Export it again with `export_stages`, "
                 "and make a predictor of that."
             )
-        self._stages = self._make_stages(self.exits)
+        exits = self.exits
+        stages = self._make_stages(exits)
+        with self._turn:
+            # Exits that another thread has chosen meanwhile came with stages as new as these.
+            if self.exits == exits:
+                self._in_use = dataclasses.replace(self._in_use, stages=stages)
+
+    def _change(self, **changes):
+        """Use something else from the next prediction on."""
+        with self._turn:
+            self._in_use = dataclasses.replace(self._in_use, **changes)
 
     def _refresh_if_changed(self):
         # Looking takes as long as a stage, and calls that follow each other at once leave no time
         # to change weights.
-        mark, now = self._stages.weights_mark, time.perf_counter()
+        in_use = self._in_use
+        mark, now = in_use.stages.weights_mark, time.perf_counter()
         if mark is None or (now - self._last_answer < _NO_TIME
                             and now - self._last_look < _LONGEST_TRUST):
             return
         self._last_look = now
-        if mark != self._network.weights_mark(self.exits):
+        if mark != self._network.weights_mark(in_use.exits):
             self.refresh()
 
     @property
     def engine(self):
         """The engine that runs the stages in use; its `name` is one of `engines.ENGINES`."""
-        return self._stages.engine
+        return self._in_use.stages.engine
 
     @property
     def exits(self):
         """tuple of ints. The exits in use; see `use_exits`."""
-        return self._answers.exits
+        return self._in_use.exits
 
     @property
     def temperatures(self):
         """tuple of floats, one per exit of the model."""
-        return self._answers.temperatures
+        return self._in_use.answers.temperatures
 
     @property
     def class_names(self):
         """tuple of strings, or None. The names of the classes."""
-        return self._answers.class_names
+        return self._in_use.answers.class_names
 
     @property
     def threshold(self):
         """float, or tuple of floats, one per exit. May be set between predictions."""
-        return self._threshold
+        return self._in_use.threshold
 
     @threshold.setter
     def threshold(self, threshold):
-        self._threshold = check_threshold(threshold, self.num_exits, self.name)
-        per_exit = np.broadcast_to(np.float32(self._threshold), self.num_exits)
-        self._thresholds_in_use = per_exit[np.array(self.exits) - 1]
+        self._change(threshold=check_threshold(threshold, self.num_exits, self.name))
 
     def use_exits(self, exits):
         """Use other exits from now on: their stages are prepared, which takes a moment.
@@ -240,7 +282,8 @@ class EarlyExitPredictor:
                 f"{self.name!r} runs exported stages, and keeps their exits. Export the model "
                 "again with the exits wanted."
             )
-        self._switch_to(exits, self._make_stages(exits))
+        self._change(stages=self._make_stages(exits),
+                     answers=self._in_use.answers.with_exits(exits))
 
     def predict(self, images, batch_size=64, verbose="auto", deadline_ms=None):
         """Classify pictures.
@@ -269,9 +312,10 @@ class EarlyExitPredictor:
         batch_size = check_batch_size(batch_size)
         is_over = self._watch(deadline_ms)
         self._refresh_if_changed()
+        in_use = self._in_use
         pictures = self._input.open(images)
         batch_size = self.rows_in_a_run(batch_size)
-        schedule = Schedule(self._stages, self._thresholds_in_use, batch_size, self._answers.read,
+        schedule = Schedule(in_use.stages, in_use.thresholds, batch_size, in_use.answers.read,
                             pictures.num_pictures, is_over)
         answers, size = [], self._input.size
         with (
@@ -280,14 +324,14 @@ class EarlyExitPredictor:
         ):
             for batch in batches:
                 size = batch.shape[1:3]
-                self._answers.count_macs(size)  # if that fails, then before any work is done
+                in_use.answers.count_macs(size)  # if that fails, then before any work is done
                 for answer in schedule.admit(batch):
                     answers.append(answer)
                     advance(len(answer.positions))
             for answer in schedule.finish():
                 answers.append(answer)
                 advance(len(answer.positions))
-        prediction = self._answers.collect(answers, size, pictures.files)
+        prediction = in_use.answers.collect(answers, size, pictures.files)
         self._last_answer = time.perf_counter()
         return prediction
 
@@ -324,15 +368,15 @@ class EarlyExitPredictor:
             ValueError, TypeError: As `predict`.
         """
         self._refresh_if_changed()
+        in_use = self._in_use
         pictures = self._input.open(images)
         with self._input.batches(pictures, sys.maxsize) as batches:
             batches = list(batches)
         if not batches:
-            return iter([self._answers.collect([], self._input.size, pictures.files)])
-        self._answers.count_macs(batches[0].shape[1:3])
+            return iter([in_use.answers.collect([], self._input.size, pictures.files)])
+        in_use.answers.count_macs(batches[0].shape[1:3])
         # A copy: the caller may fill the array anew before the next answer is asked for.
-        return _answer_by_exit(self._stages, self._answers, self._thresholds_in_use,
-                               np.array(batches[0]), pictures.files)
+        return _answer_by_exit(in_use, np.array(batches[0]), pictures.files)
 
     def warm_up(self, batch_size=64, verbose="auto"):
         """Run every stage on blank pictures, so that the first real ones need not wait.
@@ -358,12 +402,13 @@ class EarlyExitPredictor:
                 "comes. Call `predict` once on a batch of the size that you will use, such as "
                 f"`np.zeros(({batch_size}, height, width, {self._input.shape[-1]}), 'uint8')`."
             )
-        counts = self._stages.row_counts(self.rows_in_a_run(batch_size))
-        with show_warm_up(len(counts) * len(self.exits), verbose) as advance:
+        stages = self._in_use.stages
+        counts = stages.row_counts(self.rows_in_a_run(batch_size))
+        with show_warm_up(len(counts) * stages.num_stages, verbose) as advance:
             for num_rows in counts:
-                carried = self._stages.admit(self._input.blank(num_rows))
-                for stage in range(1, len(self.exits) + 1):
-                    self._stages.run(stage, carried, batch_size)
+                carried = stages.admit(self._input.blank(num_rows))
+                for stage in range(1, stages.num_stages + 1):
+                    stages.run(stage, carried, batch_size)
                     advance(1)
         return self
 
@@ -420,30 +465,33 @@ class EarlyExitPredictor:
         if aim.needs_times:
             num_timed = max(_MIN_TIMED_PICTURES, _TIMED_BATCHES * batch_size)
         self._refresh_if_changed()
+        in_use = self._in_use
         outputs, size, sample = run_all_exits(
-            self._stages, self._answers, self._input, x, y, self.num_classes, batch_size, verbose,
+            in_use.stages, in_use.answers, self._input, x, y, self.num_classes, batch_size, verbose,
             num_timed)
+        exits, changes = in_use.exits, {}
         if aim.is_fastest:
             def make_variant(exits):
-                return self._make_variant(exits, size, batch_size)
+                return self._make_variant(in_use, exits, size, batch_size)
 
             chosen, variant = choose_fastest(
-                aim, outputs, make_variant(self.exits), make_variant, sample, batch_size)
-            self._switch_to(variant.exits, variant.stages)
+                aim, outputs, make_variant(exits), make_variant, sample, batch_size)
+            exits = variant.exits
+            changes = {"stages": variant.stages, "answers": in_use.answers.with_exits(exits)}
         else:
             times = None
             if aim.needs_times:
-                times = measure_stage_times(
-                    self._stages.engine, len(self.exits), sample, batch_size)
-            chosen = aim.choose(outputs, self._answers.count_macs(size)[0], times)
+                times = measure_stage_times(in_use.stages.engine, len(exits), sample, batch_size)
+            chosen = aim.choose(outputs, in_use.answers.count_macs(size)[0], times)
         thresholds, shares = [NEVER] * self.num_exits, [0.0] * self.num_exits
-        for number, threshold, share in zip(self.exits, chosen.thresholds, chosen.exit_shares):
+        for number, threshold, share in zip(exits, chosen.thresholds, chosen.exit_shares):
             thresholds[number - 1], shares[number - 1] = threshold, share
-        if self.exits[-1] < self.num_exits:
+        if exits[-1] < self.num_exits:
             # 0 would let everybody leave there, were later exits used again.
-            thresholds[self.exits[-1] - 1] = NEVER
-        self.threshold = thresholds
-        return dataclasses.replace(chosen, thresholds=self.threshold, exit_shares=tuple(shares))
+            thresholds[exits[-1] - 1] = NEVER
+        thresholds = check_threshold(thresholds, self.num_exits, self.name)
+        self._change(threshold=thresholds, **changes)
+        return dataclasses.replace(chosen, thresholds=thresholds, exit_shares=tuple(shares))
 
     def _make_stages(self, exits):
         # Before weights are copied, so that what changes them meanwhile is noticed.
@@ -453,21 +501,16 @@ class EarlyExitPredictor:
         is_snapshot = getattr(engine, "is_snapshot", False)
         return StageRunner(engine, len(exits), mark if is_snapshot else None)
 
-    def _switch_to(self, exits, stages):
-        self._stages, self._answers = stages, self._answers.with_exits(exits)
-        self.threshold = self.threshold  # those in use are others now
-
-    def _make_variant(self, exits, size, batch_size):
+    def _make_variant(self, in_use, exits, size, batch_size):
         """Return the `Variant` with some of the exits in use; with all, it is the predictor's."""
-        other = object.__new__(type(self))
-        vars(other).update(vars(self))
-        if exits != self.exits:
-            other._switch_to(exits, self._make_stages(exits))
+        stages, answers = in_use.stages, in_use.answers
+        if exits != in_use.exits:
+            stages, answers = self._make_stages(exits), answers.with_exits(exits)
 
         def make_schedule(thresholds):
-            return Schedule(other._stages, np.float32(thresholds), batch_size, other._answers.read)
+            return Schedule(stages, np.float32(thresholds), batch_size, answers.read)
 
-        return Variant(exits, other._stages, other._answers.count_macs(size)[0], make_schedule)
+        return Variant(exits, stages, answers.count_macs(size)[0], make_schedule)
 
     def __reduce__(self):
         """Let the predictor travel to other processes, by `pickle` or `copy`.
@@ -501,8 +544,9 @@ class EarlyExitPredictor:
         )
 
 
-def _answer_by_exit(stages, answers, thresholds, batch, files):
-    for taken, probabilities in run_by_exit(stages, thresholds, batch, answers.read):
+def _answer_by_exit(in_use, batch, files):
+    answers = in_use.answers
+    for taken, probabilities in run_by_exit(in_use.stages, in_use.thresholds, batch, answers.read):
         yield answers.predict_from(probabilities, taken, batch.shape[1:3], files)
 
 

@@ -93,8 +93,7 @@ class MultiExitModel(keras.Model):
                 )
             loss_weights = [own * other for own, other in zip(
                 exit_weights or [1.0] * self.num_exits, distillation.exit_weights(self.num_exits))]
-        self._distillation = distillation
-        self._compile_arguments = _Untracked({
+        arguments = {
             "optimizer": optimizer,
             "loss": loss,
             "exit_weights": exit_weights,
@@ -102,7 +101,7 @@ class MultiExitModel(keras.Model):
             "distillation": distillation,
             "weighted_metrics": weighted_metrics,
             **kwargs,
-        })
+        }
         # Compiling hundreds of thin layers with XLA or inductor takes minutes and gains nothing on
         # TensorFlow and PyTorch; JAX has no other way to run fast. A file does not keep this
         # choice: it may be read on another backend.
@@ -116,6 +115,9 @@ class MultiExitModel(keras.Model):
             weighted_metrics=self._copies("weighted_metrics", weighted_metrics),
             **kwargs,
         )
+        # Only now: what is refused leaves the model as it was compiled before.
+        self._distillation = distillation
+        self._compile_arguments = _Untracked(arguments)
 
     def _copies(self, argument, metrics):
         # One metric object given to several outputs would pool their numbers.

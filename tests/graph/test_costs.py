@@ -277,6 +277,15 @@ def test_what_the_reference_counter_adds(layer, shape, expected):
     assert exit_macs(model, "reference") == [expected]
 
 
+@pytest.mark.parametrize("name", ["Relu", "ReLU"])
+def test_the_reference_counter_adds_nothing_for_layers_of_ones_own(name):
+    """Also where their names are those of Keras's layers and operations."""
+    kind = type(name, (keras.layers.Layer,), {"call": lambda self, x: -x})
+    inputs = keras.Input((4,))
+
+    assert exit_macs(keras.Model(inputs, kind()(inputs)), "reference") == [0]
+
+
 def test_layers_that_ran_before_an_exit_count_for_it_unless_lazy():
     inputs = keras.Input((4,))
     x = keras.layers.Dense(4, name="needed")(inputs)

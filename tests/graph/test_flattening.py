@@ -11,6 +11,7 @@ from keras.src.models.functional import Functional
 from numpy.testing import assert_allclose, assert_array_equal
 
 from keras_adaptive.graph import flatten
+from keras_adaptive.graph.flattening import fingerprint
 
 
 @keras.saving.register_keras_serializable(package="test_flattening")
@@ -577,3 +578,32 @@ def test_threads_that_flatten_one_model_do_not_disturb_each_other():
 
     assert [kinds(graph) for graph in graphs] == [expected] * 4
     assert node_counts(model) == before
+
+
+def test_a_fingerprint_stays_while_a_model_computes_the_same():
+    """Whatever it is used for, and whatever its weights are."""
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, Block()(inputs))
+    before = fingerprint(model)
+
+    flatten(model)
+    keras.Model(inputs, keras.layers.Dense(2)(model(inputs)))
+    model.set_weights([values + 1 for values in model.get_weights()])
+    model.compile("sgd", "mse", run_eagerly=keras.backend.backend() != "jax")
+    model.fit(np.zeros((2, 4)), np.zeros((2, 4)), verbose=0)
+
+    assert fingerprint(model) == before
+
+
+def test_a_fingerprint_tells_of_settings_at_all_depths():
+    inputs = keras.Input((4,))
+    block = Block()
+    model = keras.Model(inputs, keras.Sequential([block])(inputs))
+    marks = [fingerprint(model)]
+
+    block.relu.negative_slope = 0.1
+    marks.append(fingerprint(model))
+    block.units = 5  # which its code may use
+    marks.append(fingerprint(model))
+
+    assert marks[0] != marks[1] != marks[2]

@@ -115,6 +115,22 @@ def test_functions_and_layers_of_ones_own_stay_calls():
     assert [type(step) for step in steps] == [Call, Convolution, Call, Convolution, Call]
 
 
+@pytest.mark.parametrize("name", ["Relu", "Relu6", "GetItem"])
+def test_operations_of_ones_own_with_the_names_of_kerass_stay_calls(name):
+    """Keras's own are told by their module too."""
+
+    class Halved(keras.Operation):
+        def call(self, x):
+            return x * 0.5
+
+        def compute_output_spec(self, x):
+            return keras.KerasTensor(x.shape, x.dtype)
+
+    Halved.__name__ = name
+
+    assert [type(step) for step in steps_of(L.Conv2D(4, 1), Halved())] == [Convolution, Call]
+
+
 @pytest.mark.parametrize("layers, types", [
     ([L.Activation("linear", dtype="float16"), L.Conv2D(4, 1)], [Call, Call]),
     ([L.Activation("linear", dtype="float16"), L.ZeroPadding2D(1), L.Conv2D(4, 1)],

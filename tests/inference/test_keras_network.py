@@ -10,8 +10,10 @@ import keras
 import numpy as np
 import pytest
 
+from keras_adaptive.graph import exit_macs
 from keras_adaptive.inference import keras_network
 from keras_adaptive.inference.keras_network import KerasNetwork
+from keras_adaptive.inference.predictor import EarlyExitPredictor
 
 
 def test_a_model_is_split_once(make_network):
@@ -60,6 +62,89 @@ def test_threads_split_a_model_once(make_network, monkeypatch):
         stages = list(pool.map(split, range(4)))
 
     assert all(each is stages[0] for each in stages)
+
+
+class Scaled(keras.layers.Layer):
+    """A layer made of layers, whose code takes a setting for a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(3)
+        self._strength = 1.0
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
+    def call(self, x):
+        return self._strength * self.dense(x)
+
+    def compute_output_shape(self, input_shape):
+        return self.dense.compute_output_shape(input_shape)
+
+
+def replace_last(model):
+    model.pop()
+    model.add(keras.layers.Dense(3, name="another"))
+
+
+def set_strength(model):
+    model.layers[-1]._strength = 5.0
+
+
+def replace_last_inside(model):
+    replace_last(model.layers[-1])
+
+
+@pytest.mark.parametrize("last, change", [
+    (lambda: keras.layers.Dense(3), replace_last),
+    (Scaled, set_strength),
+    (lambda: keras.Sequential([keras.Input((192,)), keras.layers.Dense(3)]), replace_last_inside),
+], ids=["another layer", "setting of a layer made of layers", "model inside the model"])
+def test_a_model_that_was_changed_is_split_anew(last, change, images):
+    """Whoever changes a model gets its answers, and not those that it gave before."""
+    model = keras.Sequential([
+        keras.Input((8, 8, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), last()])
+    EarlyExitPredictor(model, engine="keras", from_logits=True).predict(images)
+
+    change(model)
+
+    found = EarlyExitPredictor(model, engine="keras", from_logits=True).predict(images)
+    expected = keras.ops.softmax(model(images.astype("float32")))
+    np.testing.assert_allclose(found.probabilities, keras.ops.convert_to_numpy(expected), atol=1e-5)
+
+
+def test_costs_of_the_callers_own_are_not_mixed_with_counted_ones(make_network):
+    """Shares of the whole network stay shares, whichever exits are in use."""
+    model = make_network()
+    model.exit_macs = [10, 20, 30, 40]
+
+    assert KerasNetwork(model).count_macs((1, 3), (8, 8)) == ([10, 30], 40)
+
+
+def test_costs_that_a_model_carries_as_counted_leave_out_heads(make_network):
+    """A network of the zoo carries what would be counted."""
+    model = make_network()
+    expected = KerasNetwork(model).count_macs((1, 3), (8, 8))
+    model.exit_macs = exit_macs(model)
+
+    assert KerasNetwork(model).count_macs((1, 3), (8, 8)) == expected
+
+
+def test_costs_that_a_model_carries_need_no_rule_for_its_layers():
+    """Whichever exits are in use."""
+    class Shift(keras.layers.Layer):
+        def build(self, input_shape):
+            self.shift = self.add_weight(shape=(input_shape[-1],))
+
+        def call(self, x):
+            return x + self.shift
+
+    pictures = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(Shift()(pictures))
+    model = keras.Model(pictures, [keras.layers.Dense(2)(x) for _ in range(3)])
+    model.exit_macs = [10, 20, 30]
+
+    assert KerasNetwork(model).count_macs((1, 3), (8, 8)) == ([10, 30], 30)
 
 
 @pytest.fixture

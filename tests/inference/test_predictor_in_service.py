@@ -162,6 +162,45 @@ def test_threads_get_the_answers_of_one(network, images, is_safe):
         assert engine.most_running == 1
 
 
+@pytest.mark.parametrize("before, after", [([1, 3], [1, 2]), ([1, 2], [2, 3]), ([1, 2, 3], [1])])
+def test_a_prediction_ends_with_the_exits_that_it_began_with(network, images, before, after):
+    """Another thread may choose others meanwhile, or other thresholds."""
+    predictor = EarlyExitPredictor(network, 0.7, engine="keras", exits=before)
+    expected = predictor.predict(images, batch_size=16)
+
+    def batches():
+        yield images[:20]
+        predictor.use_exits(after)
+        predictor.threshold = 2
+        yield images[20:]
+
+    found = predictor.predict(batches(), batch_size=16)
+
+    assert (predictor.exits, predictor.threshold) == (tuple(after), 2)
+    np.testing.assert_array_equal(found.exits, expected.exits)
+    np.testing.assert_array_equal(found.macs, expected.macs)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-6)
+
+
+def test_exits_that_are_chosen_while_weights_are_copied_stay(network, images, all_probabilities):
+    """Stages of the exits that were in use before do not come back."""
+    predictor = EarlyExitPredictor(network, 2, engine="keras")
+    make_stages = predictor._make_stages
+
+    def make_slowly(exits):
+        stages = make_stages(exits)
+        predictor._make_stages = make_stages
+        predictor.use_exits([2, 3])
+        return stages
+
+    predictor._make_stages = make_slowly
+    predictor.refresh()
+
+    assert predictor.exits == (2, 3)
+    np.testing.assert_allclose(predictor.predict(images).probabilities, all_probabilities[2],
+                               atol=1e-5)
+
+
 def halve(pictures):
     return pictures[:, ::2, ::2]
 
@@ -184,11 +223,14 @@ def test_a_predictor_comes_back_from_its_bytes(network, images):
     np.testing.assert_array_equal(prediction.macs, expected.macs)
 
 
-def test_what_a_plain_model_carries_travels_along(make_network, images):
+@pytest.mark.parametrize("rule, macs", [
+    ({"size": [8, 8], "crop": 0.5}, [1, 2, np.int64(3), 4]),
+    ({"size": np.array([8, 8]), "crop": np.float32(0.5)}, np.array([1, 2, 3, 4])),
+], ids=["numbers", "arrays"])
+def test_what_a_plain_model_carries_travels_along(make_network, images, rule, macs):
     """How photographs are cropped, and what exits cost, where the caller has set it."""
     model = make_network()
-    model.input_rule = {"size": [8, 8], "crop": 0.5}
-    model.exit_macs = [1, 2, np.int64(3), 4]
+    model.input_rule, model.exit_macs = rule, macs
     predictor = EarlyExitPredictor(model, 0.7)
     photograph = Image.fromarray(np.concatenate(images[:4])).resize((32, 32))
 

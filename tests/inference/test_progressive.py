@@ -1,4 +1,6 @@
+import keras
 import numpy as np
+import pytest
 
 from keras_adaptive.inference.predictor import EarlyExitPredictor
 
@@ -22,6 +24,28 @@ def test_every_answer_is_the_best_so_far_and_the_last_is_the_prediction(
     np.testing.assert_array_equal(last.class_ids, expected.class_ids)
     np.testing.assert_array_equal(last.macs, expected.macs)
     np.testing.assert_allclose(last.probabilities, expected.probabilities, atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch runs eagerly")
+def test_the_number_of_pictures_compiles_nothing(network, images, executions):
+    """What `predict` needs is enough."""
+    predictor = EarlyExitPredictor(network, 0.7, engine="keras").warm_up()
+    before = dict(executions)
+
+    for num_pictures in (3, 7, 25, 41):
+        for _ in predictor.predict_progressively(images[:num_pictures]):
+            pass
+
+    assert executions == before
+
+
+def test_more_pictures_than_in_a_batch_run_together(network, images):
+    many = np.concatenate([images, images])
+    predictor = EarlyExitPredictor(network, 0.7, engine="keras")
+
+    *_, last = predictor.predict_progressively(many)
+
+    np.testing.assert_allclose(last.probabilities, predictor.predict(many).probabilities, atol=1e-5)
 
 
 def test_it_ends_when_everybody_has_left(network, images):

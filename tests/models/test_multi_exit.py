@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 from keras_adaptive.models import MultiExitModel, RANet, ResNet
 from keras_adaptive.models.multi_exit import loss_on_logits
 from keras_adaptive.models.precision import use_precision
+from keras_adaptive.training.losses import LastExitDistillation
 
 LABELS = np.array([0, 1, 2, 3, 4, 0, 1, 2])
 # For a single step, tracing takes longer than computing; JAX is slow eagerly.
@@ -263,6 +264,22 @@ def test_a_single_metric_needs_no_list(numbers):
 def test_wrong_compile_arguments_are_told(arguments, message):
     with pytest.raises(ValueError, match=message):
         small_model().compile("sgd", **arguments)
+
+
+@pytest.mark.parametrize("arguments", [
+    {"loss": "kl_divergence"}, {"optimizer": "no optimizer"},
+    {"metrics": [keras.metrics.MeanMetricWrapper(lambda y, p: p[:, 0], name="first")]}])
+def test_refused_compile_arguments_change_nothing(arguments):
+    """A caught mistake is neither trained with nor written into a file."""
+    model = small_model()
+    model.compile("sgd", exit_weights=[1.0, 2.0])
+    config = model.get_compile_config()
+
+    with pytest.raises(ValueError):
+        model.compile(**{"distillation": LastExitDistillation(), **arguments})
+
+    assert model.get_compile_config() == config
+    assert model._distillation is None
 
 
 def test_numbers_of_numpy_travel_in_files(tmp_path):
