@@ -1,6 +1,7 @@
 """Early exits for a classifier that has none."""
 
 import numbers
+import warnings
 
 import keras
 
@@ -24,13 +25,14 @@ def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class
             `(batch, classes)`, logits or the probabilities of a softmax. The `preprocessor` of a
             keras-hub classifier is no part of its graph: what it does to pixels stays to be done,
             such as by `preprocess=` of `EarlyExitPredictor`.
-        at: sequence of strings. Names of layers, of the model or of models inside it, whose outputs
-            get an exit each, feature maps `(batch, height, width, channels)`. They are put into the
-            order in which they run.
+        at: sequence of strings, or of layers. Names of layers, of the model or of models inside it,
+            whose outputs get an exit each, feature maps `(batch, height, width, channels)`. They
+            are put into the order in which they run.
         count: int. Number of early exits, in place of `at`: they are placed near even shares of the
             multiply-adds, where a single feature map passes; see `exit_places`.
         head: function `(features, num_classes, name) -> logits` of symbolic tensors, or `None` for
-            an `ExitHead` with global pooling, for channels last. What makes the logits carries the
+            an `ExitHead` with global pooling, for channels last, whose 128 filters may cost more
+            than a small classifier: a warning then says so. What makes the logits carries the
             `name`.
         train_trunk: bool. Whether the classifier's layers learn, too, as far as they are trainable.
             Otherwise they are frozen, also in `model`, whose layers they are.
@@ -62,7 +64,7 @@ def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class
         raise ValueError(f"`attach_exits` takes one of `at` and `count`. Received: at={at!r}, "
                          f"count={count!r}.")
     records = {name: getattr(model, name, None) for name in ("class_names", "input_rule")}
-    at = [at] if isinstance(at, str) else at
+    at = None if at is None else _names_of(at)
     if at is None or not set(at) <= {layer.name for layer in model.layers}:
         model = inline(model)
     tensors = tensors_by_layer(model)
@@ -81,6 +83,7 @@ def attach_exits(model, at=None, count=None, head=None, train_trunk=False, class
     attached = MultiExitModel(
         model.inputs[0], exits, records["class_names"] if class_names is None else class_names,
         records["input_rule"])
+    _warn_if_dear(model, attached)
     if not train_trunk:  # last, so that an error leaves the classifier as it was
         for layer in model.layers:
             layer.trainable = False
@@ -117,6 +120,41 @@ def exit_places(model):
         if alive == set(call.outputs) and name in layers and name != following and is_map and total:
             at_cost[total] = name
     return {name: cost for cost, name in at_cost.items()}
+
+
+def _names_of(at):
+    """Return the names of the layers in `at`, of which one may stand alone."""
+    if isinstance(at, numbers.Integral):
+        raise ValueError(
+            f"`at` is a list of names of layers. Received: at={at!r}. For a number of exits call "
+            f"`attach_exits(model, count={at})`."
+        )
+    places = [at] if isinstance(at, (str, keras.layers.Layer)) else at
+    try:
+        names = [getattr(place, "name", place) for place in places]
+    except TypeError:  # cannot be walked through
+        names = [at]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"`at` is a list of names of layers, or of layers. Received: at={at!r}. "
+            "`exit_places(model)` lists good ones."
+        )
+    return names
+
+
+def _warn_if_dear(model, attached):
+    """Warn where the early exits cost more than the classifier, so that they can save nothing."""
+    try:
+        own, whole = exit_macs(model)[-1], exit_macs(attached)[-1]
+    except ValueError:  # sizes that are not fixed, or layers whose cost nobody knows
+        return
+    if whole > 2 * own:
+        warnings.warn(
+            f"The heads of the early exits of {model.name!r} cost {whole - own:,} multiply-adds "
+            f"together, more than the classifier itself with {own:,}: a picture that goes on to "
+            f"the last exit costs {whole:,}. Attach fewer exits, or narrower heads, such as "
+            "`head=lambda x, classes, name: keras.layers.Dense(classes, name=name)("
+            "keras.layers.GlobalAveragePooling2D()(x))`.", stacklevel=3)
 
 
 def _choose_places(model, count):

@@ -240,6 +240,9 @@ def _thumbnails(arguments):
         **chosen)
     for path, reason in done.unreadable.items():
         _say(f"{path}: {reason}")
+    for path in done.left_over:
+        _say(f"{path}: its picture is no longer in {arguments.source}; delete it unless it is "
+             "another folder's")
     print(f"{done}: {os.path.abspath(arguments.destination)}")
     return 1 if done.unreadable else 0
 

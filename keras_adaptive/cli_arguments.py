@@ -57,9 +57,9 @@ def make_parser():
   keras-adaptive evaluate --data my_pictures.npz --output evaluation.csv --plot evaluation.png""")
     _add_model(evaluate)
     _add_data(evaluate, "cifar10", "cifar10")
-    evaluate.add_argument("--threshold", metavar="T", type=_number, nargs="+", default=[0.8],
-                          help="confidences at which a picture stops; several give one row each "
-                               "[default: 0.8]")
+    evaluate.add_argument("--threshold", metavar="T", type=_confidence, nargs="+", default=[0.8],
+                          help="confidences from 0 to 1 at which a picture stops; several give "
+                               "one row each [default: 0.8]")
     evaluate.add_argument("--num-pictures", metavar="N", type=_positive, default=None,
                           help="use N pictures, evenly spread over the test part [default: all]")
     _add_batch_size(evaluate, 256)
@@ -220,7 +220,7 @@ def _add_model(command):
 
 
 def _add_threshold(command, default, shown):
-    command.add_argument("--threshold", metavar="T", type=_numbers, default=default,
+    command.add_argument("--threshold", metavar="T", type=_confidences, default=default,
                          help="confidence at which a picture stops, from 0 to 1; or one per exit, "
                               f"such as 0.9,0.8,0.7,1 [default: {shown}]")
 
@@ -249,8 +249,18 @@ def _number(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
 
 
-def _numbers(text):
-    numbers = [_number(part) for part in text.split(",")]
+def _confidence(text):
+    number = _number(text)
+    # 2 is well above every confidence, and stands for never; what is larger is a percentage.
+    if number > 2:
+        meant = f"; {number / 100:g} may be meant" if number <= 100 else ""
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no confidence from 0 to 1{meant}. With 2 no picture stops")
+    return number
+
+
+def _confidences(text):
+    numbers = [_confidence(part) for part in text.split(",")]
     return numbers[0] if len(numbers) == 1 else numbers
 
 

@@ -42,15 +42,20 @@ class ThumbnailFiles:
         skipped: int. Thumbnails that were there already and are no older than their pictures.
         unreadable: dict of path to what is wrong with that file, which may also be too small; there
             is no thumbnail of these.
+        left_over: tuple of paths. Thumbnails of an earlier call whose pictures are no longer in the
+            folder; another folder's, where several were written into one destination.
     """
 
     written: int
     skipped: int
     unreadable: dict
+    left_over: tuple = ()
 
     def __str__(self):
-        return (f"{self.written} thumbnails written, {self.skipped} there already, "
+        text = (f"{self.written} thumbnails written, {self.skipped} there already, "
                 f"{len(self.unreadable)} files unreadable")
+        return text + (f", {len(self.left_over)} of pictures that are no longer there"
+                       if self.left_over else "")
 
 
 def write_thumbnails(source, destination, downscaler=None, *, ratio=None, method="area",
@@ -60,8 +65,9 @@ def write_thumbnails(source, destination, downscaler=None, *, ratio=None, method
     Names stay, but for the ending. Pictures lie upright as their EXIF data say, and what is
     transparent becomes white. Interrupted, the same call goes on: thumbnails that are there and no
     older than their pictures are skipped, and none is ever half written. Files that cannot be read
-    are skipped and named in the result, and an earlier thumbnail of theirs goes. `thumbnails.json`
-    in the destination keeps how its files were made, so that none of another kind get among them;
+    are skipped and named in the result, and an earlier thumbnail of theirs goes. Thumbnails whose
+    pictures were taken out of the folder stay, and are named in the result. `thumbnails.json` in
+    the destination keeps how its files were made, so that none of another kind get among them;
     `thumbnails_sources.json` keeps name, size and time of the pictures, so that a thumbnail of
     another picture that had its name is not taken for one that is there.
 
@@ -91,7 +97,7 @@ def write_thumbnails(source, destination, downscaler=None, *, ratio=None, method
     Example:
 
     >>> write_thumbnails("photos", "thumbnails", ratio=2)  # doctest: +SKIP
-    ThumbnailFiles(written=120, skipped=0, unreadable={})
+    ThumbnailFiles(written=120, skipped=0, unreadable={}, left_over=())
     """
     _check_format(file_format, quality, batch_size)
     source, destination = pathlib.Path(source), pathlib.Path(destination)
@@ -126,7 +132,8 @@ def write_thumbnails(source, destination, downscaler=None, *, ratio=None, method
             places[path].unlink(missing_ok=True)
         sources.write()
     return ThumbnailFiles(
-        len(waiting) - len(unreadable), len(places) - len(waiting), unreadable)
+        len(waiting) - len(unreadable), len(places) - len(waiting), unreadable,
+        sources.left_over(places.values()))
 
 
 def quantize(values):
@@ -340,6 +347,13 @@ class _Sources:
 
     def add(self, target, stamp):
         self._stamps[self._name(target)] = stamp
+
+    def left_over(self, targets):
+        """Return the paths of the thumbnails that an earlier call wrote, of none of these."""
+        # Not deleted: they may be those of another folder.
+        others = sorted(set(self._stamps) - set(map(self._name, targets)))
+        return tuple(path for path in (os.path.join(self._folder, name) for name in others)
+                     if os.path.isfile(path))
 
     def write(self):
         _write(self._folder / SOURCES, json.dumps(self._stamps).encode())

@@ -19,6 +19,12 @@ DTYPES = ("float32", "float16")
 
 _MOST_PROBLEMS_SHOWN = 12
 _BYTES_BESIDE_VALUES = 4096  # of HDF5, for one variable: more than any needs
+_OTHER_FORMAT = (
+    "Files of `Model.save_weights`, such as the best.weights.h5 of `keras-adaptive train`, which "
+    "holds the optimizer's variables, too, are another format: give them to "
+    "`model.load_weights`, or turn a training run into a network of the zoo with "
+    "`keras-adaptive publish`."
+)
 
 
 class WeightsError(ValueError):
@@ -103,8 +109,7 @@ def read_weights(model, path, sha256=None, size_bytes=None, fresh=()):
         raise WeightsError(
             f"{path} does not hold the weights of {model.name!r}: {_shorten(problems)}. "
             "Nothing was loaded. Build the network with the arguments that the weights were "
-            "trained with. Files of `Model.save_weights` are another format: give them to "
-            "`model.load_weights`."
+            f"trained with. {_OTHER_FORMAT}"
         )
     bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if bad:
@@ -126,7 +131,7 @@ def _read_checked(path, sha256, size_bytes, most):
     if size_bytes is None and size > most:
         raise WeightsError(
             f"{path} has {size:,} bytes; the weights of this network take at most {most:,}. Build "
-            "the network with the arguments that the weights were trained with."
+            f"the network with the arguments that the weights were trained with. {_OTHER_FORMAT}"
         )
     if size_bytes not in (None, size):
         raise WeightsError(f"{path} has {size} bytes, expected {size_bytes}. {cure}")

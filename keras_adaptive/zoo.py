@@ -111,7 +111,8 @@ def load(name, /, pretrained=False, weights=None, **arguments):
             sha256, or fresh ones.
         weights: path or string `https://…` of a file of weights for this network, as the zoo has
             them, in place of `pretrained`; or `None`. `#sha256=` and the digest behind a URL are
-            checked. The file is kept in `$KERAS_HOME/keras_adaptive`.
+            checked. The file is kept in `$KERAS_HOME/keras_adaptive`. A `.weights.h5` file of
+            Keras, as `keras-adaptive train` writes, goes to `load_weights` of the network instead.
         **arguments: override the network's own, such as `num_classes=5`. With `pretrained=True`,
             those that change no weight, such as `pooling="global", input_shape=(48, 48, 3)`, and
             `num_classes`: another number gives fresh exits on the trained trunk.

@@ -103,6 +103,28 @@ def test_the_trunk_learns_where_it_is_asked_to(batch):
     assert (classifier.get_layer("a").get_weights()[0] != before).any()
 
 
+def test_places_may_be_layers():
+    """As `model.layers` and `model.get_layer` give them, alone or in a list."""
+    classifier = make_classifier()
+    b, total = classifier.get_layer("b"), classifier.get_layer("sum")
+
+    for at in (b, [b], [total, "b"]):
+        model = attach_exits(classifier, at=at, head=dense_head)
+        assert model.get_layer("exit1").output is not None
+        assert exit_macs(model)[0] == exit_places(classifier)["b"] + 8 * 5
+
+
+def test_heads_that_cost_more_than_the_classifier_are_told(recwarn):
+    """Whatever leaves early, nothing would be saved; the figures say by how much."""
+    with pytest.warns(UserWarning, match="heads .* cost .* more than .* 119,848: .*narrower heads"):
+        attach_exits(make_classifier(), at=["a_relu"])
+    recwarn.clear()
+
+    attach_exits(make_classifier(), at=["a_relu"], head=dense_head)
+
+    assert not [str(w.message) for w in recwarn if "multiply-adds" in str(w.message)]
+
+
 def test_a_head_of_ones_own_is_used(batch):
     model = attach_exits(make_classifier(), at=["b"], head=dense_head)
 
@@ -312,6 +334,9 @@ def test_mobilenet_gets_exits():
 
 @pytest.mark.parametrize("call, message", [
     (lambda m: attach_exits(m), "one of `at` and `count`"),
+    (lambda m: attach_exits(m, 2), "at=2. .*`attach_exits.model, count=2.`"),
+    (lambda m: attach_exits(m, [2]), "list of names of layers, or of layers. Received: at=.2."),
+    (lambda m: attach_exits(m, 2.5), "list of names of layers, or of layers. Received: at=2.5"),
     (lambda m: attach_exits(m, count=9), "`count` is 1 to 4"),
     (lambda m: attach_exits(m, at=["sun"]), "no layer 'sun'. Did you mean 'sum'"),
     (lambda m: attach_exits(m, at=["pool"]), "'pool' gives .None, 8."),

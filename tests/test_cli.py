@@ -89,6 +89,18 @@ def test_wrong_use_is_status_2(wrong, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("wrong", [["evaluate", "--threshold", "0.5", "80"],
+                                   ["predict", "a.png", "--threshold", "0.9,80"],
+                                   ["demo", "--threshold", "80"]])
+def test_a_percentage_is_not_taken_for_a_threshold(wrong, capsys):
+    """No picture would ever stop, without a word."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(wrong)
+
+    assert end.value.code == 2
+    assert "'80' is no confidence from 0 to 1; 0.8 may be meant" in capsys.readouterr().err
+
+
 def test_predict_prints_a_row_per_picture(untrained_zoo, capsys):
     status = cli.main(["predict", str(FOLDER / "cat_0000.png"), str(FOLDER), "--threshold", "0"])
 

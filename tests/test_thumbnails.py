@@ -222,6 +222,19 @@ def test_a_picture_that_became_damaged_has_no_thumbnail(source, tmp_path):
     assert not (tmp_path / "small" / "a.png").exists()
 
 
+def test_thumbnails_whose_pictures_were_taken_away_are_named(source, tmp_path):
+    """They stay: another folder may have been written into the same destination."""
+    write_thumbnails(source, tmp_path / "small", ratio=2)
+    (source / "a.png").unlink()
+    (source / "cats" / "c.png").unlink()
+    (tmp_path / "small" / "cats" / "c.png").unlink()
+
+    done = write_thumbnails(source, tmp_path / "small", ratio=2)
+
+    assert done == ThumbnailFiles(0, 3, {}, (str(tmp_path / "small" / "a.png"),))
+    assert str(done).endswith("1 of pictures that are no longer there")
+
+
 def test_a_file_where_a_folder_is_needed_is_told_beforehand(source, tmp_path):
     (source / "x.png").mkdir()
     (source / "a.png").rename(source / "x.png" / "a.png")

@@ -354,3 +354,21 @@ def test_a_file_of_keras_own_format_is_told_what_reads_it(model, tmp_path):
 
     with pytest.raises(WeightsError, match="give them to `model.load_weights`"):
         read_weights(model, tmp_path / "model.weights.h5")
+
+
+def test_a_file_of_a_training_run_is_told_what_reads_it(model, tmp_path):
+    """It is larger than the weights, as it holds the optimizer's variables, and has no others."""
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    path = tmp_path / "best.weights.h5"
+    model.save_weights(path)
+    with open(path, "ab") as file:  # HDF5's room beside the values of a small network hides it
+        file.write(bytes(weights.most_bytes(model)))
+
+    with pytest.raises(WeightsError, match="best.weights.h5 of `keras-adaptive train`.*give them "
+                                           "to `model.load_weights`.*keras-adaptive publish"):
+        read_weights(model, path)
+    fresh = make_model()
+    fresh.load_weights(path)
+    for received, expected in zip(fresh.get_weights(), model.get_weights()):
+        assert_array_equal(received, expected)

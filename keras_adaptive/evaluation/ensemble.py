@@ -4,6 +4,8 @@ The answers of the first k networks, averaged, are exit k, so that everything el
 reads an ensemble as it reads a network with several exits.
 """
 
+import numbers
+
 import numpy as np
 
 from keras_adaptive.evaluation.exit_outputs import ExitOutputs
@@ -72,7 +74,7 @@ def ensemble_macs(macs_list):
         List of ints, increasing, as `exit_macs` gives for a network with several exits.
 
     Raises:
-        ValueError: If there is no network, or one has not exactly one positive number.
+        ValueError: If there is no network, or one has not exactly one positive whole number.
 
     Example:
 
@@ -83,9 +85,12 @@ def ensemble_macs(macs_list):
     if not macs_list:
         raise ValueError("An ensemble has one network or more. Received an empty list.")
     for number, macs in enumerate(macs_list, start=1):
-        if np.shape(macs) != (1,) or macs[0] <= 0:
+        # A fraction is no number of multiply-adds, but one of millions, whose decimals would go.
+        if np.shape(macs) != (1,) or not (isinstance(macs[0], numbers.Real) and macs[0] > 0
+                                          and macs[0] % 1 == 0):
             raise ValueError(
                 "Each network of an ensemble has the cost of its one exit, a list of one positive "
-                f"number, such as [40551040]. Received for network {number}: {macs!r}."
+                "whole number of multiply-adds, such as [40551040]. Received for network "
+                f"{number}: {macs!r}."
             )
     return [int(total) for total in np.cumsum([macs[0] for macs in macs_list])]

@@ -23,7 +23,8 @@ class ConvBlock(keras.layers.Layer):
         use_bias: bool. Whether the convolution has a bias, as the ImageNet stem has.
         kernel_initializer: Initial values of the kernel. Defaults to `FanOutNormal`.
 
-    Input shape: `(batch, height, width, channels)`.
+    Input shape: `(batch, height, width, channels)`. Channels come last whatever
+        `keras.config.image_data_format()` is.
     Output shape: `(batch, ceil(height / strides), ceil(width / strides), filters)`.
 
     Raises:
@@ -52,14 +53,14 @@ class ConvBlock(keras.layers.Layer):
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer or FanOutNormal())
         if strides > 1 and kernel_size > 1:
-            self.pad = keras.layers.ZeroPadding2D(kernel_size // 2, dtype=self.dtype_policy,
-                                                  name="pad")
+            self.pad = keras.layers.ZeroPadding2D(
+                kernel_size // 2, data_format="channels_last", dtype=self.dtype_policy, name="pad")
         else:
             self.pad = None
         self.conv = keras.layers.Conv2D(
             filters, kernel_size, strides=strides, padding="valid" if self.pad else "same",
-            use_bias=use_bias, kernel_initializer=self.kernel_initializer,
-            dtype=self.dtype_policy, name="conv")
+            use_bias=use_bias, data_format="channels_last",
+            kernel_initializer=self.kernel_initializer, dtype=self.dtype_policy, name="conv")
         self.norm = keras.layers.BatchNormalization(
             momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, dtype=self.dtype_policy,
             name="norm")

@@ -69,7 +69,8 @@ class Downscaler(keras.layers.Layer):
             )
         if area not in (None, "first", "added"):
             raise ValueError(f"`area` is None, 'first' or 'added'. Received: area={area!r}.")
-        super().__init__(**kwargs)
+        # Keras would cast the pictures before they are averaged; the convolutions cast their own.
+        super().__init__(autocast=False, **kwargs)
         self.ratio = ratio
         self.hidden_filters = hidden_filters
         self.channels = channels

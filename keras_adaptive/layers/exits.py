@@ -68,11 +68,14 @@ class ExitHead(keras.layers.Layer):
         self.conv1 = None
         self.conv2 = None
         if pooling == "global":
-            self.pool = keras.layers.GlobalAveragePooling2D(dtype=self.dtype_policy, name="pool")
+            self.pool = keras.layers.GlobalAveragePooling2D(
+                data_format="channels_last", dtype=self.dtype_policy, name="pool")
             self.flatten = None
         else:
-            self.pool = keras.layers.AveragePooling2D(2, dtype=self.dtype_policy, name="pool")
-            self.flatten = keras.layers.Flatten(dtype=self.dtype_policy, name="flatten")
+            self.pool = keras.layers.AveragePooling2D(
+                2, data_format="channels_last", dtype=self.dtype_policy, name="pool")
+            self.flatten = keras.layers.Flatten(
+                data_format="channels_last", dtype=self.dtype_policy, name="flatten")
         # Confidences are compared with thresholds: logits stay float32 under mixed precision.
         self.classifier = keras.layers.Dense(num_classes, kernel_initializer=FanInUniform(),
                                              dtype="float32", name="classifier")

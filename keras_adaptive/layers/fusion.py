@@ -28,7 +28,8 @@ class FusionLayer(keras.layers.Layer):
         rounded up where the layer downsamples.
 
     Raises:
-        ValueError: If `compress_factor` leaves one of the branches without a channel.
+        ValueError: If `compress_factor` leaves one of the branches without a channel, or an input
+            has unknown rows or columns.
 
     Reference:
         [Yang et al., 2020](https://arxiv.org/abs/2003.07326), section 3.2, "Fusion Block".
@@ -119,7 +120,7 @@ class FusionBlock(keras.layers.Layer):
 
     Raises:
         ValueError: If `num_layers` is below 2: the block needs one layer at its input's size before
-            the one that may downsample.
+            the one that may downsample. Also if an input has unknown rows or columns.
 
     Reference:
         [Yang et al., 2020](https://arxiv.org/abs/2003.07326), section 3.2, "Fusion Block".
@@ -216,9 +217,21 @@ def _narrowed_shape(shape, num_dropped):
 
 
 def _resize_unless_equal(shape, size, dtype, name):
+    if None in (*shape[1:3], *size):
+        # Two unknown sizes may differ: the coarser map is often of another size, which would show
+        # only when pictures come.
+        raise ValueError(
+            "Fusion brings maps to one size, and needs the rows and columns of both. Received maps "
+            f"of {_rows_and_columns(shape[1:3])} and {_rows_and_columns(size)}. Give the network a "
+            "full `input_shape`, such as (32, 32, 3), or `keras.Input` a full size."
+        )
     # A resize to the same size is the identity, and costs time in every backend.
     if tuple(shape[1:3]) == tuple(size):
         return None
     resize = AlignedResize(*size, dtype=dtype, name=name)
     resize.build(shape)
     return resize
+
+
+def _rows_and_columns(size):
+    return " x ".join("unknown" if side is None else str(side) for side in size)

@@ -11,9 +11,10 @@ class TransitionBlock(ConvBlock):
 
     Args:
         filters: int. Channels of the output.
+        **kwargs: `strides`, `use_bias` and `kernel_initializer` as in `ConvBlock`.
 
     Input shape: `(batch, height, width, channels)`.
-    Output shape: `(batch, height, width, filters)`.
+    Output shape: `(batch, ceil(height / strides), ceil(width / strides), filters)`.
 
     Reference:
         [Huang et al., 2018](https://arxiv.org/abs/1703.09844), section 4, "Network reduction".
@@ -24,6 +25,5 @@ class TransitionBlock(ConvBlock):
 
     def get_config(self):
         config = super().get_config()
-        for fixed in ("kernel_size", "strides", "use_bias"):
-            del config[fixed]
+        del config["kernel_size"]
         return config

@@ -1,5 +1,8 @@
 """The first node of a network's graph: normalisation of pictures with values 0 to 255."""
 
+import math
+import numbers
+
 import keras
 
 # Mean and standard deviation of pixels scaled to 0..1, from the reference programs.
@@ -20,8 +23,9 @@ def normalize(pictures, normalization):
             return `pictures` as they are.
 
     Raises:
-        ValueError: If `normalization` is none of these or for another number of channels, or Keras
-            is set to channels first, which no network of this package has.
+        ValueError: If `normalization` is none of these or for another number of channels, or a
+            standard deviation is not above 0, or Keras is set to channels first, which no network
+            of this package has.
     """
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
@@ -31,19 +35,7 @@ def normalize(pictures, normalization):
         )
     if normalization is None:
         return pictures
-    if isinstance(normalization, str):
-        if normalization not in STATISTICS:
-            raise ValueError(
-                f"Unknown `normalization` {normalization!r}. Known are {sorted(STATISTICS)}; or "
-                "give a pair (mean, std) for pixels scaled to 0..1, or None."
-            )
-        normalization = STATISTICS[normalization]
-    if len(normalization) != 2:
-        raise ValueError(
-            "`normalization` is a name, a pair (mean, std) or None. "
-            f"Received: {normalization!r}."
-        )
-    mean, std = normalization
+    mean, std = mean_and_std(normalization)
     channels = pictures.shape[-1]
     if not len(mean) == len(std) == channels:
         raise ValueError(
@@ -56,3 +48,34 @@ def normalize(pictures, normalization):
         offset=[-m / s for m, s in zip(mean, std)],
         name="normalization",
     )(pictures)
+
+
+def mean_and_std(normalization):
+    """Return the lists of means and standard deviations of a name in `STATISTICS` or a pair.
+
+    Raises:
+        ValueError: If it is neither, or they are no finite numbers, or a deviation is not above 0.
+    """
+    if isinstance(normalization, str):
+        if normalization not in STATISTICS:
+            raise ValueError(
+                f"Unknown `normalization` {normalization!r}. Known are {sorted(STATISTICS)}; or "
+                "give a pair (mean, std) for pixels scaled to 0..1, or None."
+            )
+        normalization = STATISTICS[normalization]
+    try:
+        mean, std = map(list, normalization)
+    except (TypeError, ValueError):
+        mean, std = None, None
+    if mean is None or not all(isinstance(value, numbers.Real) and math.isfinite(value)
+                               for value in (*mean, *std)):
+        raise ValueError(
+            "`normalization` is a name, a pair (mean, std) of a finite number per channel each, or "
+            f"None. Received: {normalization!r}."
+        )
+    if not all(value > 0 for value in std):
+        raise ValueError(
+            "The standard deviations of `normalization` divide pixels, and are above 0. "
+            f"Received: {normalization!r}. With 1 a channel stays as it is."
+        )
+    return mean, std

@@ -102,7 +102,7 @@ class RANet(ConfiguredModel):
         pooling: `"reference"` or `"global"`, see `ExitHead`. Global pooling takes any input size
             that survives the downsampling.
         num_classes: int.
-        input_shape: `(height, width, channels)`.
+        input_shape: `(height, width, channels)`, all known where sub-networks fuse.
         normalization: first node of the graph: `"cifar10"`, `"cifar100"`, `"imagenet"`, a pair
             `(mean, std)`, or `None` for input that is normalised already.
         gradient_equilibrium: bool. Whether gradients are balanced between exits, see

@@ -48,12 +48,13 @@ class ThumbNetCascade(ConfiguredModel):
         from keras_adaptive.models.thumbnet import ThumbNet
 
         arguments = dict(teacher_arguments or {})
+        normalization = plain(normalization)
         network = build(teacher, **{**arguments, "num_classes": num_classes,
                                     "input_shape": tuple(input_shape),
                                     "normalization": normalization})
         statistics = STATISTICS.get(normalization) if isinstance(
             normalization, str) else normalization
-        mean, std = statistics or (None, None)
+        mean, std = (None, None) if statistics is None else statistics
         parts = ThumbNet.from_teacher(last_exit(network), ratio, downscaler, hidden_filters,
                                       mean, std, quantize=quantize)
         both = cascade(parts.downscaler, parts.student, parts.teacher)
@@ -66,13 +67,22 @@ class ThumbNetCascade(ConfiguredModel):
             "teacher": teacher,
             "teacher_arguments": arguments,
             "ratio": ratio,
-            "downscaler": downscaler,
+            # What a file can hold; the graph alone, as the weights stand beside it.
+            "downscaler": keras.saving.serialize_keras_object(downscaler),
             "hidden_filters": hidden_filters,
             "num_classes": num_classes,
             "input_shape": list(input_shape),
             "normalization": normalization,
             "quantize": quantize,
         })
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        if isinstance(config["downscaler"], dict):  # a model, not the name of a kind
+            config["downscaler"] = keras.saving.deserialize_keras_object(
+                config["downscaler"], custom_objects)
+        return super().from_config(config, custom_objects)
 
     @property
     def classifier_names(self):

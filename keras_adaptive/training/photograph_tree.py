@@ -88,15 +88,15 @@ def _names(folder, classes):
     if not (folder / NAMES).is_file():
         return tuple(classes)
     try:
-        lines = (folder / NAMES).read_text(encoding="utf-8").splitlines()
+        lines = (folder / NAMES).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{folder / NAMES} is no UTF-8 text: {error}. Save it as UTF-8, or take it away: the "
             "classes are then called as their folders."
         ) from error
-    known = {wnid: names.split(",")[0]
+    known = {wnid: names.split(",")[0].strip()
              for wnid, _, names in (line.partition(" ") for line in lines)}
-    names = [known.get(wnid, wnid) for wnid in classes]
+    names = [known.get(wnid) or wnid for wnid in classes]
     counts = collections.Counter(names)  # ImageNet has two kinds of crane
     return tuple(name if counts[name] == 1 else f"{name} ({wnid})"
                  for name, wnid in zip(names, classes))

@@ -93,10 +93,18 @@ class Recipe:
 
         Args:
             image_size: int or `None`. Side of the input; `None` for the finished network's.
+
+        Raises:
+            ValueError: If the table [model] describes no network, or none for this size.
         """
         size = image_size or self.image_size
         arguments = {key: value for key, value in self.model.items() if key != "configuration"}
-        return models.build(self.model["configuration"], input_shape=(size, size, 3), **arguments)
+        try:
+            return models.build(
+                self.model["configuration"], input_shape=(size, size, 3), **arguments)
+        except (ArithmeticError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.name}, [model], for pictures of {size} pixels a side: {error}") from error
 
     def start(self, model):
         """Give a model that is built anew the weights that training starts from."""

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 
 from keras_adaptive import models
+from keras_adaptive.models.inputs import mean_and_std
 from keras_adaptive.names import did_you_mean
 from keras_adaptive.training.losses import LastExitDistillation
 
@@ -194,19 +195,61 @@ def read_tables(name, content):
 
 
 def _check_model(where, model):
-    """Check names and types of a network's arguments; its class checks their values."""
+    """Check names and types of a network's arguments; its class checks their values.
+
+    Args:
+        where: string, for messages.
+        model: dict of the table's values, with the `configuration`.
+    """
     kinds = {key: value for key, value in models.network_defaults(model).items()
              if key not in _NOT_OF_A_RECIPE}
     _check_keys(where, model, ("configuration", *kinds))
     for key, value in model.items():
         wanted = type(kinds.get(key))
         if wanted is type(None):  # the configuration, and what has no value by default
+            _check_optional(where, key, value)
             continue
         is_right = (_is_number(value) if wanted is float else
                     isinstance(value, (list, tuple)) if wanted is tuple else type(value) is wanted)
         if not is_right:
             raise ValueError(f"{where}: `{key}` must be of type "
                              f"{_TOML.get(wanted, wanted.__name__)}. Received: {value!r}.")
+        if wanted is tuple and not _are_whole(value):
+            raise ValueError(f"{where}: `{key}` is a list of whole numbers. Received: {value!r}.")
+    if "teacher_arguments" in model:
+        _check_is_table(f"{where}: `teacher_arguments`", model["teacher_arguments"])
+        _, published = models.PUBLISHED[model["configuration"]]
+        teacher = model.get("teacher", published["teacher"])
+        _check_model(f"{where}, teacher_arguments",
+                     {"configuration": teacher, **model["teacher_arguments"]})
+
+
+def _check_optional(where, key, value):
+    """Check an argument whose value by default is `None`, which tells nothing of its type."""
+    if value is None:  # of a recipe that is made in Python: TOML has no such value
+        return
+    if key == "normalization":
+        try:
+            mean_and_std(value)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+    elif key in _OPTIONAL:
+        is_right, wanted = _OPTIONAL[key]
+        if not is_right(value):
+            raise ValueError(f"{where}: `{key}` is {wanted}. Received: {value!r}.")
+
+
+def _are_whole(values):
+    return isinstance(values, (list, tuple)) and all(type(value) is int for value in values)
+
+
+# What may stand for arguments that are `None` by default, and how to say it.
+_OPTIONAL = {
+    "bottleneck_factors": (_are_whole, "a list of whole numbers"),
+    "head_filters": (lambda value: type(value) is int and value >= 1,
+                     "a whole number of 1 or more"),
+    "quantize": (lambda value: value == "ste", "'ste'"),
+}
 
 
 def _read_thumbnet(name, content):

@@ -37,6 +37,7 @@ def test_a_single_network_is_its_own_ensemble():
 
 def test_costs_add():
     assert ensemble_macs([[10], [40], [25]]) == [10, 50, 75]
+    assert ensemble_macs([np.array([4e7]), [2.0]]) == [40_000_000, 40_000_002]
 
 
 def test_an_ensemble_is_evaluated_like_a_network_with_exits():
@@ -63,7 +64,7 @@ def test_networks_that_do_not_answer_for_the_same_pictures_are_refused(second, m
         ensemble_outputs([NETWORKS[0], second])
 
 
-@pytest.mark.parametrize("second", [[], [10, 20], 40, [0]])
+@pytest.mark.parametrize("second", [[], [10, 20], 40, [0], [40.55], [np.nan], [np.inf], ["40"]])
 def test_costs_that_are_not_one_positive_number_are_refused(second):
     with pytest.raises(ValueError, match="network 2: "):
         ensemble_macs([[10], second])

@@ -75,6 +75,16 @@ def test_thumbnails_are_float32_under_mixed_precision():
     assert keras.backend.standardize_dtype(layer(x).dtype) == "float32"
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_pictures_are_averaged_in_float32_under_mixed_precision(policy):
+    """bfloat16 has 8 bits, and would round the pictures before the averages."""
+    layer = Downscaler(2, 8, area="added", dtype=policy)  # at first the averages alone
+    x = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype("float32")
+
+    assert_allclose(values(layer(x)), x.reshape(2, 4, 2, 4, 2, 3).mean((2, 4)), atol=1e-6)
+    assert layer.conv1.compute_dtype == policy.removeprefix("mixed_")
+
+
 def test_errors_say_the_cure():
     with pytest.raises(ValueError, match="2, 4 or 8, because"):
         Downscaler(3)

@@ -31,6 +31,8 @@ CASES = {
         [(9, 9, 6), (9, 9, 40), (5, 5, 56)]),
     "gradient_scale": (lambda: layers.GradientScale(0.5), [(6, 6, 9)]),
     "transition": (lambda: layers.TransitionBlock(4), [(6, 6, 9)]),
+    "transition_strided": (
+        lambda: layers.TransitionBlock(4, strides=2, use_bias=True), [(6, 6, 9)]),
     "multi_scale": (lambda: layers.MultiScaleCell(6, 1, 2), [(9, 9, 4), (5, 5, 6)]),
     "resize": (lambda: layers.AlignedResize(7, 5), [(4, 9, 3)]),
     "exit_head": (lambda: layers.ExitHead(4, filters=8), [(7, 7, 6)]),
@@ -79,6 +81,27 @@ def test_rebuilt_from_its_config_with_its_weights_it_gives_the_same(case):
     for ours, theirs in zip(_numpy(again(x)), expected):
         assert_allclose(ours, theirs, atol=1e-6)
     assert again.get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_setting_of_keras_for_channels_changes_nothing(case):
+    """Rows would pass for channels, silently where the sizes fit."""
+    make, shapes = CASES[case]
+    x = _inputs(shapes)
+    layer = make()
+    expected = _numpy(layer(x))
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        other = make()
+        other(x)
+        other.set_weights(layer.get_weights())
+        received = _numpy(other(x))
+    finally:
+        keras.config.set_image_data_format(before)
+
+    for ours, theirs in zip(received, expected):
+        assert_allclose(ours, theirs, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", CASES)

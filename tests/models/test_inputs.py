@@ -30,3 +30,18 @@ def test_a_normalisation_for_other_channels_is_refused_with_the_cure(normalizati
 
     grey = ResNet(depth=8, channels=4, input_shape=(32, 32, 1), normalization=((0.5,), (0.25,)))
     assert grey.predict(np.zeros((1, 32, 32, 1)), verbose=0).shape == (1, 10)
+
+
+@pytest.mark.parametrize("normalization, message", [
+    (((0.5, 0.5, 0.5), (0.2, 0, 0.2)), "deviations .* above 0.*Received.*0, 0.2"),
+    (((0.5, 0.5, 0.5), (0.2, -0.2, 0.2)), "above 0"),
+    (((0.5, 0.5, float("nan")), (0.2, 0.2, 0.2)), "a finite number per channel"),
+    ((("a", 0.5, 0.5), (0.2, 0.2, 0.2)), "a finite number per channel"),
+    ((0.5, 0.2), "a pair .mean, std."),
+    (0.5, "a pair .mean, std."),
+    ((1, 2, 3), "a pair .mean, std."),
+])
+def test_what_is_no_normalisation_is_told(normalization, message):
+    """A deviation of 0 would be a division by zero somewhere inside."""
+    with pytest.raises(ValueError, match=message):
+        ResNet(depth=8, channels=4, normalization=normalization)

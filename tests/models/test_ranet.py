@@ -29,6 +29,8 @@ def test_outputs_are_named_after_their_exits(tiny_ranet, pictures):
     ({"input_shape": (49, 49, 3)}, "13x13 pixels"),
     ({"input_shape": (20, 50, 3)}, "5x13 pixels"),
     ({"scales": (1, 1, 2)}, "pixels"),
+    ({"input_shape": (None, None, 3), "pooling": "global"}, "unknown x unknown.*`input_shape`"),
+    ({"input_shape": (32, None, 3), "pooling": "global"}, "unknown.*`input_shape`"),
     ({"layer_growth": "lg"}, "layer_growth='lg'"),
     ({"stem": "resnet"}, "stem='resnet'"),
     ({"normalization": "cifar"}, "Known are"),

@@ -108,3 +108,32 @@ def test_a_file_brings_everything_back(x, tmp_path):
     assert loaded.class_names == model.class_names
     for received, expected in zip(outputs(loaded, x), outputs(model, x)):
         assert_array_equal(received, expected)
+
+
+@pytest.mark.parametrize("quantize", [None, "ste"])
+def test_a_file_brings_back_a_downscaler_that_was_given(quantize, x, tmp_path):
+    """A model in place of a kind's name, which is frozen here, as one that learnt elsewhere."""
+    downscaler = ThumbNetCascade(**SMALL).downscaler
+    downscaler.trainable = False
+    model = ThumbNetCascade(**SMALL, downscaler=downscaler, quantize=quantize)
+    randomize(model)
+    model.save(tmp_path / "model.keras")
+
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+
+    assert not loaded.downscaler.trainable_variables
+    for received, expected in zip(outputs(loaded, x), outputs(model, x)):
+        assert_array_equal(received, expected)
+
+
+def test_means_and_deviations_may_be_arrays(x, tmp_path):
+    """As every other network takes them."""
+    normalization = [[0.5, 0.4, 0.3], [0.2, 0.3, 0.25]]
+    model = ThumbNetCascade(**SMALL, normalization=np.array(normalization))
+    model.save(tmp_path / "model.keras")
+
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+
+    assert loaded.configuration["normalization"] == normalization
+    for received, expected in zip(outputs(loaded, x), outputs(model, x)):
+        assert_array_equal(received, expected)

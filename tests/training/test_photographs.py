@@ -85,6 +85,18 @@ def test_names_of_classes_come_from_imagenets_list(tree):
     assert load_data(tree).class_names == ("crane (n01)", "crane (n02)")
 
 
+@pytest.mark.parametrize("text, expected", [
+    ("\ufeffn01 tench\nn02 goldfish\n", ("tench", "goldfish")),  # as Windows' editor saves it
+    ("n01\nn02 , goldfish\n", ("n01", "n02")),
+    ("n01  tench \nn02 \n", ("tench", "n02")),
+])
+def test_a_list_of_names_that_people_edited_is_read(tree, text, expected):
+    """A class without a name is called as its folder, not by an empty text."""
+    (tree / "LOC_synset_mapping.txt").write_text(text, encoding="utf-8")
+
+    assert load_data(tree).class_names == expected
+
+
 def test_kaggles_test_pictures_without_labels_do_not_count(tree):
     """They lie side by side; the tree is still one whose files stay on the disk."""
     (tree / "test").mkdir()
