@@ -29,7 +29,7 @@ from keras_adaptive.plots import check_figure_path, new_figure, save_figure
 from keras_adaptive.report import data_name, measure_parts
 from keras_adaptive.training.datasets import check_classes, load_data
 
-STATIC = ("resnet8_cifar10", "resnet20_cifar10")
+STATIC = ("resnet8_cifar10", "resnet14_cifar10", "resnet20_cifar10", "resnet26_cifar10")
 ADAPTIVE = ("msdnet_cifar10", "ranet_cifar10")
 # The palette of Okabe and Ito, told apart by eyes of all kinds.
 _STATIC, _ENSEMBLE, _ADAPTIVE = "#666666", "#d55e00", ("#0072b2", "#009e73", "#cc79a7", "#e69f00")

@@ -42,13 +42,17 @@ def beside_papers(entry, published, exits, budgeted):
     return "\n\n".join(parts)
 
 
-def at_equal_schedule(points, figure):
+def at_equal_schedule(points, figure, entry_epochs=None):
     """Return the section on networks that were trained equally long.
 
     Args:
         points: list of `EqualSchedulePoint`; the first network is the entry's kind.
         figure: list of strings, the figure in Markdown where there is one.
+        entry_epochs: int or `None`. Epochs of the entry's own weights.
     """
+    epochs = points[0].epochs
+    whose = ("those of this entry, before they were rounded for its file" if epochs == entry_epochs
+             else "weights of that length, not those of this entry")
     names = list(dict.fromkeys(point.network for point in points))
     recipes = {point.network: point.recipe for point in points}
     budgeted = [point for point in points if point.protocol == "budgeted"]
@@ -60,10 +64,10 @@ def at_equal_schedule(points, figure):
     exits = [(name, f"`{recipes[name]}`", *_first_and_last(points, name)) for name in names]
     return "\n\n".join([
         f"## Beside {' and '.join(names[1:])} at equal schedule",
-        f"All learned the same pictures for {points[0].epochs} epochs at the same sizes, rates "
-        "and batches; these are weights of that length, not those of this entry. Thresholds are "
-        f"the validation part's, figures those of {points[0].data}. Values beside {names[0]}'s lie "
-        "on straight lines between their network's points; `-`: outside of their range.",
+        f"All learned the same pictures for {epochs} epochs at the same sizes, rates and batches; "
+        f"{names[0]}'s weights are {whose}. Thresholds are the validation part's, figures those of "
+        f"{points[0].data}. Values beside {names[0]}'s lie on straight lines between their "
+        "network's points; `-`: outside of their range.",
         table(("mean multiply-adds", names[0], *headings), rows),
         "If all pictures stop at the same exit:",
         table(("network", "recipe", "cost at the first exit", "accuracy there",

@@ -269,7 +269,8 @@ class _Card:
         if not path.is_file():
             return ""
         return at_equal_schedule(read_equal_schedule(path), self._figure(
-            EQUAL_SCHEDULE_FIGURE, "Accuracy against multiply-adds after equal training"))
+            EQUAL_SCHEDULE_FIGURE, "Accuracy against multiply-adds after equal training"),
+            self.entry.figures.get("epochs"))
 
     def thumbnails(self):
         figure = self._figure(THUMBNAILS, "Test pictures beside bicubic and learned thumbnails")

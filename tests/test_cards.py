@@ -238,12 +238,15 @@ def test_a_comparison_after_equal_training_is_shown(entry):
     section = _card(entry).split("## Beside MSDNet at equal schedule")[1].split("\n## ")[0]
 
     assert "6 epochs" in section and "300 test pictures of dogs" in section
+    assert "RANet's weights are weights of that length, not those of this entry" in section
     assert "| 10.00 M | 50.00% | - | - |\n| 20.00 M | 62.00% | 50.00% | +12.00 |\n\n" in section
     assert "| MSDNet | `msdnet_recipe` | 15.00 M | 40.00% | 35.00 M | 60.00% |" in section
     assert "equal_schedule.png" not in section
 
     (entry / EQUAL_SCHEDULE_FIGURE).touch()
     assert "(equal_schedule.png)" in _card(entry)
+    _edit(entry, figures={**RECORD["figures"], "epochs": 6})
+    assert "RANet's weights are those of this entry, before they were rounded" in _card(entry)
 
 
 def test_pictures_are_shown_where_they_are(entry):

@@ -340,7 +340,7 @@ def test_train_hands_recipe_data_and_folder_on(data_file, tmp_path, monkeypatch,
 
 def test_phases_larger_than_a_folders_pictures_are_refused_before_these_are_read(tmp_path, capsys):
     """Files of a folder with a test part are read once, at the last phase's size."""
-    text = (content.folder("recipes") / "ranet_cifar10.toml").read_text(encoding="utf-8")
+    text = (content.folder("recipes") / "resnet8_cifar10.toml").read_text(encoding="utf-8")
     phases = "phases = [{epochs = 1, image_size = 64}, {epochs = 1, image_size = 32}]"
     start = text.index("phases = ")
     end = text.index("\n]", start) + 2
