@@ -26,7 +26,7 @@ from keras_adaptive.models.precision import use_precision
 WARM_UP_STEPS = 5  # of each way: the graph is captured in the fourth
 
 
-def make_ways(recipe):
+def make_ways(recipe, precision):
     """Return functions of a batch, by the names of the ways, that learn from it."""
     from keras_adaptive.training.cuda_graphs import capture_steps
     from keras_adaptive.training.torch_operations import use_torch_operations
@@ -34,7 +34,7 @@ def make_ways(recipe):
     ways = {}
     for name, change in (("keras", lambda model: None), ("operations", use_torch_operations),
                          ("graph", capture_steps)):
-        with use_precision(recipe.training.precision):
+        with use_precision(precision):
             model = recipe.build()
         recipe.compile(model, steps=100)
         model.optimizer.build(model.trainable_variables)
@@ -61,6 +61,7 @@ def main(argv=None):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", nargs="+", default=["ranet_cifar10", "msdnet_cifar10"])
     parser.add_argument("--batch-size", type=int, default=512, help="default: %(default)s")
+    parser.add_argument("--precision", default="mixed_bfloat16", help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=20, help="timed steps; default: %(default)s")
     parser.add_argument("--repeats", type=int, default=3, help="rounds; default: %(default)s")
     parser.add_argument("--output", type=pathlib.Path, default=RESULTS / "gpu_training.csv")
@@ -80,7 +81,7 @@ def main(argv=None):
                                                  dtype="uint8")),
                     torch.as_tensor(rng.integers(0, 10, arguments.batch_size))) for _ in range(4)]
         on_device = [tuple(part.cuda() for part in batch) for batch in batches]
-        ways = make_ways(recipe)
+        ways = make_ways(recipe, arguments.precision)
         fed = {way: batches if way == "graph" else on_device for way in ways}
         for way, step in ways.items():
             pictures_per_second(step, fed[way], WARM_UP_STEPS)
@@ -91,7 +92,7 @@ def main(argv=None):
         for way, samples in speeds.items():
             ratio = float(np.median(np.array(samples) / np.array(speeds["keras"])))
             rows.append({"recipe": name, "way": way, "batch_size": arguments.batch_size,
-                         "precision": recipe.training.precision, "steps": arguments.steps,
+                         "precision": arguments.precision, "steps": arguments.steps,
                          "repeats": arguments.repeats,
                          "pictures_per_second": round(statistics.median(samples), 1),
                          "ratio_to_keras": round(ratio, 2),

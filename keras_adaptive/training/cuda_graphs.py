@@ -5,6 +5,8 @@ each. Started one by one from Python they leave a GPU idle most of the time. A g
 with one call.
 """
 
+import contextlib
+
 import keras
 import numpy as np
 import torch
@@ -141,9 +143,14 @@ class GraphSGD:
             self.rate.fill_(float(self.schedule(self.step)))
         self.step += 1
 
+    @contextlib.contextmanager
     def in_place(self):
-        """Return a context in which the optimizer's `apply` is this one's."""
-        return _Replaced(self.optimizer, "apply", self.apply)
+        """Put this `apply` into the optimizer's place while a block runs."""
+        self.optimizer.apply = self.apply
+        try:
+            yield
+        finally:
+            del self.optimizer.apply  # the class's own shows again
 
     @torch.no_grad()
     def apply(self, gradients, variables):
@@ -184,16 +191,3 @@ class Constants(torch.overrides.TorchFunctionMode):
         if key not in self.kept:
             self.kept[key] = function(*args, **kwargs)
         return self.kept[key]
-
-
-class _Replaced:
-    """A context in which an object has another attribute."""
-
-    def __init__(self, owner, name, value):
-        self.owner, self.name, self.value = owner, name, value
-
-    def __enter__(self):
-        setattr(self.owner, self.name, self.value)
-
-    def __exit__(self, *exception):
-        delattr(self.owner, self.name)
