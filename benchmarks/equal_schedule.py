@@ -44,12 +44,15 @@ def schedule(recipe, epochs):
         Dict; equal for two recipes that teach alike.
     """
     training = recipe.training
-    sizes = [phase.image_size for phase in training.phases for _ in range(phase.epochs)]
+    phases = [phase for phase in training.phases for _ in range(phase.epochs)][:epochs]
     ends = list(itertools.accumulate(training.cycles))
     begun = [end for start, end in zip([0, *ends], ends) if start < epochs]
-    return {"picture sizes": sizes[:epochs], "cycles end after": begun, "data": recipe.data,
+    return {"picture sizes": [phase.image_size for phase in phases],
+            "random erasing": [phase.random_erasing for phase in phases],
+            "cycles end after": begun, "peak learning rates": training.peaks[:len(begun)],
+            "data": recipe.data,
             **{name.replace("_", " "): getattr(training, name) for name in (
-                "batch_size", "peak_learning_rate", "warmup_epochs", "momentum", "nesterov",
+                "batch_size", "warmup_epochs", "momentum", "nesterov",
                 "weight_decay", "l2", "average", "drop_epochs", "label_smoothing",
                 "distillation", "exit_weights", "crop_area", "rand_augment", "seed",
                 "validate_every")}}

@@ -7,7 +7,12 @@ import zlib
 import keras
 import numpy as np
 
-from keras_adaptive.training.augment import change, crop_and_flip, resized_crop_and_flip
+from keras_adaptive.training.augment import (
+    change,
+    crop_and_flip,
+    random_erasing,
+    resized_crop_and_flip,
+)
 from keras_adaptive.training.folders import load_folder
 from keras_adaptive.training.grain_package import import_grain
 from keras_adaptive.training.photograph_tree import is_photograph_tree, load_photographs
@@ -209,7 +214,7 @@ def _from_keras(name):
 
 
 def training_pipeline(split, batch_size, epochs, seed, first_epoch=0, augmentation=None,
-                      crop_area=0.0):
+                      crop_area=0.0, erasing=0.0):
     """Return a grain pipeline of augmented batches, a pure function of its arguments.
 
     Every epoch has another order and other augmentations. A run resumed at `first_epoch` sees the
@@ -224,6 +229,7 @@ def training_pipeline(split, batch_size, epochs, seed, first_epoch=0, augmentati
         augmentation: dict, layer or function, see `change`, or `None` for crops and flips only.
         crop_area: float. Smallest share of a picture's area in a random resized crop, see
             `resized_crop_and_flip`; 0 for the papers' shifts by up to an eighth.
+        erasing: float. Share of the pictures that lose a rectangle, see `random_erasing`.
 
     Returns:
         `grain.MapDataset` of `(pictures, labels)`, `steps_per_epoch(split, batch_size)` batches per
@@ -240,6 +246,8 @@ def training_pipeline(split, batch_size, epochs, seed, first_epoch=0, augmentati
                     else crop_and_flip(pictures, rng))
         if augmentation:
             pictures = change(pictures, rng.integers(2**31), augmentation)
+        if erasing:
+            pictures = random_erasing(pictures, rng.integers(2**31), erasing)
         return pictures, split.y[indices]
 
     steps = steps_per_epoch(split, batch_size)

@@ -15,7 +15,7 @@ from keras_adaptive.picture_files import (
     read_picture,
     upright,
 )
-from keras_adaptive.training.augment import RATIOS, change
+from keras_adaptive.training.augment import RATIOS, change, random_erasing
 from keras_adaptive.training.bad_files import BadPictures
 from keras_adaptive.training.grain_package import import_grain
 
@@ -260,7 +260,7 @@ def random_box(width, height, rng, least_area=LEAST_AREA):
 
 
 def photograph_pipeline(photographs, batch_size, epochs, seed, first_epoch=0, augmentation=None,
-                        crop_area=0.0):
+                        crop_area=0.0, erasing=0.0):
     """Return a grain pipeline of augmented batches, a pure function of its arguments.
 
     Files are decoded by as many threads as there are processors. Every epoch has another order and
@@ -274,6 +274,7 @@ def photograph_pipeline(photographs, batch_size, epochs, seed, first_epoch=0, au
         first_epoch: int. Epochs to leave out at the start.
         augmentation: dict, layer or function, see `change`, or `None` for crops and flips only.
         crop_area: float. Smallest share of a picture's area in a crop; 0 for the papers' 0.08.
+        erasing: float. Share of the pictures that lose a rectangle, see `random_erasing`.
 
     Returns:
         `grain.IterDataset` of `(pictures, labels)`, `len(photographs) // batch_size` batches per
@@ -293,6 +294,8 @@ def photograph_pipeline(photographs, batch_size, epochs, seed, first_epoch=0, au
         pictures, labels, seeds = batch
         if augmentation:
             pictures = change(pictures, seeds[0], augmentation)
+        if erasing:
+            pictures = random_erasing(pictures, seeds[0], erasing)
         return pictures, labels
 
     in_epoch = len(photographs) // batch_size * batch_size

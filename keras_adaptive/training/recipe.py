@@ -130,13 +130,13 @@ class Recipe:
             steps: int. Steps of one epoch, for the schedule.
         """
         training = self.training
-        peak = training.peak_learning_rate
         if training.drop_epochs:
             schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
                 [epoch * steps - 1 for epoch in training.drop_epochs],  # the last step before
-                [peak * 0.1**drop for drop in range(len(training.drop_epochs) + 1)])
+                [training.peak_learning_rate * 0.1**drop
+                 for drop in range(len(training.drop_epochs) + 1)])
         else:
-            schedule = CosineCycles(peak, [epochs * steps for epochs in training.cycles],
+            schedule = CosineCycles(training.peaks, [epochs * steps for epochs in training.cycles],
                                     round(training.warmup_epochs * steps))
         settings = {"momentum": training.momentum, "nesterov": training.nesterov,
                     "weight_decay": training.weight_decay or None}
@@ -159,7 +159,8 @@ class Recipe:
             distillation=LastExitDistillation(**training.distillation) if training.distillation
             else None)
 
-    def fit_arguments(self, data, image_size=None, first_epoch=0, last_epoch=None):
+    def fit_arguments(self, data, image_size=None, first_epoch=0, last_epoch=None,
+                      random_erasing=0.0):
         """Return the arguments for `model.fit(**arguments)`.
 
         Args:
@@ -167,6 +168,7 @@ class Recipe:
             image_size: int or `None`. Side of the pictures; `None` for the last phase's.
             first_epoch: int. Epochs that are done already.
             last_epoch: int or `None`. Number of the epoch to stop after, counted from 1.
+            random_erasing: float. The phase's share of pictures that lose a rectangle.
         """
         training = self.training
         size = image_size or self.image_size
@@ -183,7 +185,7 @@ class Recipe:
                        "validation_batch_size": VALIDATION_BATCH_SIZE}
         return {
             "x": pipeline(train, training.batch_size, last_epoch, training.seed, first_epoch,
-                          training.rand_augment, training.crop_area),
+                          training.rand_augment, training.crop_area, random_erasing),
             "steps_per_epoch": steps_per_epoch(train, training.batch_size),
             "epochs": last_epoch,
             "initial_epoch": first_epoch,

@@ -19,12 +19,18 @@ class Phase:
     """Consecutive epochs on pictures of one size.
 
     With `restart` the learning rate starts anew: this phase opens another cycle of warm-up and
-    decay (SGDR, arXiv 1608.03983), which lengthens a run that is finished.
+    decay (SGDR, arXiv 1608.03983), which lengthens a run that is finished. Its
+    `peak_learning_rate`, if given, holds for this cycle in place of the recipe's.
+
+    `random_erasing` is the share of the pictures that lose a random rectangle, see
+    `augment.random_erasing`. A network takes more of it the longer it has learned.
     """
 
     epochs: int
     image_size: int
     restart: bool = False
+    peak_learning_rate: float = 0.0
+    random_erasing: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +68,8 @@ class Training:
     empty table is none.
 
     The weights are validated, the best kept and the state written after every `validate_every`
-    epochs and at the end of each phase. On a fast machine these take longer than an epoch.
+    epochs and at the end of each phase. On a fast machine these take longer than an epoch. A run
+    that was begun may go on with another `validate_every`.
     """
 
     batch_size: int
@@ -93,6 +100,12 @@ class Training:
     def cycles(self):
         """tuple of ints. Epochs of each cycle of the learning rate."""
         return _cycles(self.phases)
+
+    @property
+    def peaks(self):
+        """tuple of floats. The highest learning rate of each cycle."""
+        return tuple(phase.peak_learning_rate or self.peak_learning_rate
+                     for i, phase in enumerate(self.phases) if phase.restart or i == 0)
 
 
 def _cycles(phases):
@@ -147,6 +160,14 @@ def read_tables(name, content):
     for phase in training["phases"]:
         _check_is_table(f"{name}, phases", phase)
         _check_record(f"{name}, phases", phase, Phase)
+        _check_numbers(f"{name}, phases", phase, (
+            ("peak_learning_rate", lambda x: 0 < x < float("inf"), "above 0"),
+            ("random_erasing", lambda x: 0 <= x <= 1, "0 or more and at most 1")))
+        if "peak_learning_rate" in phase and not phase.get("restart"):
+            raise ValueError(
+                f"{name}, phases: `peak_learning_rate` is for phases with `restart = true`, which "
+                f"open a cycle; the first cycle's stands in [training]. Received: {phase}."
+            )
         phases.append(Phase(**phase))
     training["phases"] = tuple(phases)
     for field in dataclasses.fields(Training):

@@ -69,7 +69,8 @@ def train(recipe, data, folder, verbose="auto"):
         keras.utils.set_random_seed(recipe.training.seed)
         with use_precision(recipe.training.precision):
             model = recipe.build(phase.image_size)
-        arguments = recipe.fit_arguments(data, phase.image_size, done, last_epoch)
+        arguments = recipe.fit_arguments(data, phase.image_size, done, last_epoch,
+                                         phase.random_erasing)
         _check_data(data, recipe, model)
         learner = recipe.learner(model)
         recipe.compile(learner, arguments["steps_per_epoch"])
@@ -348,14 +349,16 @@ def _digest(data):
 
 def _fingerprint(recipe):
     """Return what makes a run another run. Settings at their default are left out: a version that
-    brings a new one goes on with the states of earlier versions."""
+    brings a new one goes on with the states of earlier versions. How often the weights are looked
+    at does not change them."""
     training = {
         field.name: getattr(recipe.training, field.name)
         for field in dataclasses.fields(recipe.training)
         if getattr(recipe.training, field.name) not in (field.default, (), {})
+        and field.name != "validate_every"
     }
     training["phases"] = [
-        {key: value for key, value in dataclasses.asdict(phase).items() if value is not False}
+        {key: value for key, value in dataclasses.asdict(phase).items() if value}
         for phase in recipe.training.phases
     ]
     record = {"model": recipe.model, "data": recipe.data, "training": training}
@@ -384,6 +387,7 @@ def _is_continued(written_for, wanted, with_precision):
     try:
         before, now = json.loads(written_for), json.loads(wanted)
         phases, longer = before["training"].pop("phases"), now["training"].pop("phases")
+        before["training"].pop("validate_every", None)  # in states of earlier versions
         if not with_precision:
             before["training"].pop("precision", None), now["training"].pop("precision", None)
     except (ValueError, KeyError, TypeError):  # written by another program

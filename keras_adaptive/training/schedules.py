@@ -8,24 +8,27 @@ class CosineCycles(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up and cosine decay to zero, cycle after cycle (SGDR, arXiv 1608.03983).
 
     Args:
-        peak: float. The learning rate that every cycle rises to.
+        peak: float, or a sequence of one per cycle. The learning rate that a cycle rises to.
         cycle_steps: sequence of ints. Steps of each cycle. After the last the rate stays zero.
         warmup_steps: int. Steps of the rise at the start of every cycle.
     """
 
     def __init__(self, peak, cycle_steps, warmup_steps=0):
         super().__init__()
-        self.peak = peak
         self.cycle_steps = list(cycle_steps)
+        self.peak = list(peak) if isinstance(peak, (list, tuple)) else peak
         self.warmup_steps = warmup_steps
-        self._cycles = [self._cycle(steps) for steps in self.cycle_steps]
+        peaks = (self.peak if isinstance(self.peak, list)
+                 else [peak] * len(self.cycle_steps))
+        self._cycles = [self._cycle(peak, steps)
+                        for peak, steps in zip(peaks, self.cycle_steps, strict=True)]
 
-    def _cycle(self, steps):
+    def _cycle(self, peak, steps):
         warmup = self.warmup_steps
         return keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0 if warmup else self.peak,
+            initial_learning_rate=0.0 if warmup else peak,
             decay_steps=max(steps - warmup, 1), warmup_steps=warmup,
-            warmup_target=self.peak if warmup else None)
+            warmup_target=peak if warmup else None)
 
     def __call__(self, step):
         rate, start = self._cycles[0](step), 0

@@ -83,6 +83,10 @@ def test_scales_shifts_and_biases_are_not_decayed(content):
     (changed("training", "drop_epochs", [True]), "numbers of epochs"),
     (changed("training", "phases", [{"epochs": 1, "image_size": 32, "restart": "yes"}]),
      "`restart` must be of type bool"),
+    (changed("training", "phases", [{"epochs": 1, "image_size": 32, "random_erasing": 50}]),
+     "`random_erasing` is 0 or more and at most 1"),
+    (changed("training", "phases", [{"epochs": 3, "image_size": 32, "peak_learning_rate": 0.1}]),
+     "for phases with `restart = true`"),
     (changed("model", "configuration", ["a"]), "`configuration` must be of type str"),
     (changed("data", "name", 3), "`name` must be of type str"),
     (changed("model", "input_shape", [32, 32, 3]), "unknown key 'input_shape'"),
@@ -249,10 +253,11 @@ def test_crops_and_rare_validation_reach_the_fit(content, tiny_data, monkeypatch
     asked = []
     monkeypatch.setattr(recipe_module, "training_pipeline", lambda *args: asked.append(args))
 
-    arguments = Recipe.from_dict("test", content).fit_arguments(tiny_data, first_epoch=3)
+    arguments = Recipe.from_dict("test", content).fit_arguments(
+        tiny_data, first_epoch=3, random_erasing=0.3)
 
     assert arguments["validation_freq"] == [6, 8]
-    assert asked[0][-1] == 0.4
+    assert asked[0][-2:] == (0.4, 0.3)
 
 
 def test_an_unknown_argument_of_distillation_is_told(content):

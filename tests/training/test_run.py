@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import json
 import signal
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from keras_adaptive import models, recipes, zoo
-from keras_adaptive.training import Recipe, train
+from keras_adaptive.training import Recipe, datasets, train
 from keras_adaptive.training import run as run_module
+from keras_adaptive.training.datasets import steps_per_epoch
 from keras_adaptive.training.recipe_tables import Phase
 from keras_adaptive.training.splits import Split
 
@@ -389,6 +391,45 @@ def test_a_finished_run_is_lengthened_by_phases_that_restart(content, tiny_data,
         assert ours.attrs["epoch"] == 4
         for name in theirs["weights"]:
             assert_array_equal(ours[f"weights/{name}"], theirs[f"weights/{name}"])
+
+
+def test_a_run_goes_on_where_it_is_looked_at_more_often(content, tiny_data, tmp_path):
+    """Also from a state of a version that took this for another recipe."""
+    content["training"] |= {"validate_every": 2, "phases": [{"epochs": 2, "image_size": 20}]}
+    train(Recipe.from_dict("test", content), tiny_data, tmp_path, verbose=0)
+    with h5py.File(tmp_path / "state.h5", "r+") as file:
+        written_for = json.loads(file.attrs["recipe"])
+        assert "validate_every" not in written_for["training"]
+        written_for["training"]["validate_every"] = 2
+        file.attrs["recipe"] = json.dumps(written_for)
+    content["training"]["validate_every"] = 1
+    content["training"]["phases"] += [{"epochs": 2, "image_size": 20, "restart": True}]
+
+    train(Recipe.from_dict("test", content), tiny_data, tmp_path, verbose=0)
+
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [row["val_loss"] != "NA" for row in rows] == [False, True, True, True]
+
+
+def test_a_phase_has_a_peak_and_erasing_of_its_own(content, tiny_data, tmp_path, monkeypatch):
+    """Each batch of the second phase is erased, none of the first."""
+    shares = []
+
+    def erase(pictures, seed, share):
+        shares.append(share)
+        return pictures
+    monkeypatch.setattr(datasets, "random_erasing", erase)
+    content["training"] |= {"peak_learning_rate": 0.2, "phases": [
+        {"epochs": 1, "image_size": 20},
+        {"epochs": 1, "image_size": 20, "restart": True, "peak_learning_rate": 0.1,
+         "random_erasing": 0.25}]}
+    recipe = Recipe.from_dict("test", content)
+
+    train(recipe, tiny_data, tmp_path, verbose=0)
+
+    assert recipe.training.peaks == (0.2, 0.1)
+    assert set(shares) == {0.25}
+    assert len(shares) >= steps_per_epoch(tiny_data.train, recipe.training.batch_size)
 
 
 def test_phases_of_another_size_have_a_best_of_their_own(content, tiny_data, tmp_path):

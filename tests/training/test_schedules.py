@@ -21,8 +21,16 @@ def test_every_cycle_rises_and_falls_to_zero():
     assert [float(rates(step)) for step in range(12)] == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_schedule_comes_back_from_its_configuration():
-    schedule = CosineCycles(0.2, [10, 5], warmup_steps=2)
+def test_cycles_may_have_peaks_of_their_own():
+    rates = CosineCycles([0.4, 0.1], [4, 4], warmup_steps=2)
+
+    assert [float(rates(step)) for step in range(8)] == pytest.approx(
+        [0, 0.2, 0.4, 0.2, 0, 0.05, 0.1, 0.05], abs=1e-6)
+
+
+@pytest.mark.parametrize("peak", [0.2, [0.2, 0.1]])
+def test_a_schedule_comes_back_from_its_configuration(peak):
+    schedule = CosineCycles(peak, [10, 5], warmup_steps=2)
 
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
 
