@@ -174,6 +174,26 @@ def _batch_norm(writer, call):
     _give(writer, call, writer.add("Add", [name, _along_channels(writer, value, shift)]))
 
 
+@_writes("LayerNormalization")
+def _layer_norm(writer, call):
+    layer, value = call.operation, call.inputs[0]
+    rank, name = writer.rank(value), writer.name(value)
+    axes = layer.axis if isinstance(layer.axis, (tuple, list)) else [layer.axis]
+    if getattr(layer, "rms_scaling", False) or [axis % rank for axis in axes] != [rank - 1]:
+        _refuse(call, "scaled by mean squares, or along anything but the last axis")
+    channels = writer.shape(value)[-1]
+    inputs = [_numpy(layer.gamma) if layer.scale else np.ones(channels, "float32")]
+    if layer.center:
+        inputs.append(_numpy(layer.beta))
+    if rank == 4:  # ONNX normalises the last axes, and maps have their channels before
+        name = writer.add("Transpose", [name], perm=[0, 2, 3, 1])
+    name = writer.add("LayerNormalization", [name, *map(writer.constant, inputs)], axis=-1,
+                      epsilon=float(layer.epsilon))
+    if rank == 4:
+        name = writer.add("Transpose", [name], perm=[0, 3, 1, 2])
+    _give(writer, call, name)
+
+
 @_writes("Rescaling")
 def _rescaling(writer, call):
     layer, value = call.operation, call.inputs[0]
@@ -214,6 +234,20 @@ def _relu_layer(writer, call):
 def _leaky_relu(writer, call):
     _give(writer, call, writer.add("LeakyRelu", [writer.name(call.inputs[0])],
                                    alpha=float(call.operation.negative_slope)))
+
+
+@_writes("ELU")
+def _elu(writer, call):
+    _give(writer, call, writer.add("Elu", [writer.name(call.inputs[0])],
+                                   alpha=float(call.operation.alpha)))
+
+
+@_writes("PReLU")
+def _prelu(writer, call):
+    slope = _numpy(call.operation.alpha)  # of one picture's size, or 1 along shared axes
+    if slope.ndim == 3:
+        slope = slope.transpose(2, 0, 1)
+    _give(writer, call, writer.add("PRelu", [writer.name(call.inputs[0]), writer.constant(slope)]))
 
 
 @_writes("Activation", "Relu", "Relu6")

@@ -311,7 +311,14 @@ def is_float32(layer):
 
 _NOTHING = (keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.GaussianNoise,
             keras.layers.GaussianDropout, keras.layers.Identity, GradientScale,
-            keras.layers.ActivityRegularization)
+            keras.layers.ActivityRegularization,
+            # Augmentation. `RandomCrop` is not here: in inference it scales pictures.
+            keras.layers.RandomFlip, keras.layers.RandomRotation, keras.layers.RandomTranslation,
+            keras.layers.RandomZoom, keras.layers.RandomShear, keras.layers.RandomPerspective,
+            keras.layers.RandomContrast, keras.layers.RandomBrightness, keras.layers.RandomHue,
+            keras.layers.RandomSaturation, keras.layers.RandomSharpness,
+            keras.layers.RandomColorJitter, keras.layers.RandomGrayscale,
+            keras.layers.RandomGaussianBlur, keras.layers.RandomErasing, keras.layers.RandAugment)
 
 
 def _does_nothing(operation):

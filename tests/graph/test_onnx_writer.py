@@ -100,6 +100,11 @@ CASES = {
     "leaky": [L.LeakyReLU(negative_slope=0.1), L.ReLU(negative_slope=0.3)],
     "resize": [AlignedResize(13, 5), AlignedResize(1, 1), AlignedResize(6, 11)],
     "upsampling": [L.UpSampling2D((2, 3))],
+    "slopes by number": [L.ELU(alpha=0.4), L.PReLU(shared_axes=[1, 2]), L.PReLU(),
+                         L.GlobalAveragePooling2D(), L.PReLU()],
+    "layer norm": [L.LayerNormalization(epsilon=0.01), L.Conv2D(3, 1),
+                   L.LayerNormalization(scale=False, center=False), L.GlobalAveragePooling2D(),
+                   L.LayerNormalization(center=False)],
     "nothing": [L.Dropout(0.5), L.Activation("linear"), L.Identity(), L.Conv2D(3, 1)],
     "wide odd channels": [L.Conv2D(18, 1), L.Conv2D(66, 3, strides=2, padding="valid")],
 }
@@ -119,6 +124,16 @@ def test_single_layers(layers):
     assert_writes(model_of([layer.__class__.from_config(layer.get_config())
                             if not isinstance(layer, L.Normalization) else layer
                             for layer in layers]))
+
+
+def test_augmentation_is_nothing():
+    """It stands in front of many networks, and changes nothing in inference."""
+    assert_writes(model_of([
+        L.RandomFlip(), L.RandomRotation(0.2), L.RandomTranslation(0.2, 0.2), L.RandomZoom(0.2),
+        L.RandomShear(0.2, 0.2), L.RandomPerspective(), L.RandomContrast(0.5),
+        L.RandomBrightness(0.5), L.RandomErasing(), L.RandomGaussianBlur(), L.Conv2D(3, 1),
+        L.RandomHue(0.5), L.RandomSaturation(0.5), L.RandomSharpness(0.5),
+        L.RandomColorJitter(brightness_factor=0.5), L.RandomGrayscale(), L.RandAugment()]))
 
 
 @pytest.mark.parametrize("name", [
@@ -293,12 +308,14 @@ def folded_into_the_batch(x):
     (L.Rescaling(np.ones((5, 6, 4))), "neither a number nor one per channel"),
     (L.Rescaling([[[1.0], [2.0], [3.0], [4.0], [5.0], [6.0]]]), "neither a number nor"),
     (L.Rescaling(1.0, offset=[[[1.0]] * 6] * 5), "neither a number nor one per channel"),
+    (L.LayerNormalization(axis=(1, 2, 3)), "anything but the last axis"),
+    (L.RandomCrop(3, 3), "RandomCrop.*cannot be written"),
     (L.Normalization(axis=1, mean=[1.0] * 5, variance=[2.0] * 5), "neither a number nor"),
     (lambda x: L.GlobalAveragePooling2D()(x) * np.ones((1, 1, 4), "float32"), "neither a number"),
     (lambda x: L.GlobalAveragePooling2D()(x) * np.ones((1, 1, 1), "float32"), "neither a number"),
 ], ids=["reshape", "average", "weighted average", "scale per value", "scale per column",
-        "offset per row and column", "normalization of rows", "constant of more axes",
-        "number of more axes"])
+        "offset per row and column", "layer norm of maps", "crop", "normalization of rows",
+        "constant of more axes", "number of more axes"])
 def test_what_would_fail_or_differ_is_refused(function, message):
     """The error is the one after which `engine="auto"` runs Keras."""
     inputs = keras.Input((5, 6, 4))
