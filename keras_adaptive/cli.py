@@ -211,9 +211,17 @@ def _publish(arguments):
 def _export(arguments):
     from keras_adaptive import zoo
     from keras_adaptive.export import export_stages
+    from keras_adaptive.model_files import is_model_file
 
     asked = {key: getattr(arguments, key) for key in ("macs", "accuracy")
              if getattr(arguments, key) is not None}
+    if asked and is_model_file(arguments.model):
+        goal, = asked
+        raise ValueError(
+            f"--{goal} takes one of the thresholds that were calibrated for a network of the zoo, "
+            f"and {arguments.model} has none. `EarlyExitPredictor(model).calibrate(x, y, "
+            f"{goal}=...)` chooses thresholds that `export_stages` takes."
+        )
     if asked and arguments.exits is not None:
         goal, = asked
         raise ValueError(

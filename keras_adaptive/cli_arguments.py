@@ -36,12 +36,14 @@ def make_parser():
   keras-adaptive predict photos/ --threshold 0.9
   keras-adaptive predict photos/ more/dog.jpg --json > answers.jsonl
   keras-adaptive predict photos/ --model exported/
+  keras-adaptive predict photos/ --model my_model.keras
   keras-adaptive predict photos/ --model converted.json""")
     predict.add_argument("files", metavar="FILE", nargs="+",
                          help="pictures (PNG, JPEG, WebP and more), or folders of them")
     predict.add_argument("--model", metavar="NAME", default=None,
                          help="a name that `keras-adaptive list` shows, a folder that `export` "
-                              "wrote, which needs no Keras, or a .json file that `convert` wrote "
+                              "wrote, which needs no Keras, a .keras file of your own, or a .json "
+                              "file that `convert` wrote "
                               f"[default: {DEFAULT_MODEL}]")
     _add_threshold(predict, None, "the network's calibrated ones, or those exported; else 0.8")
     _add_batch_size(predict, 64)
@@ -122,9 +124,11 @@ def make_parser():
         """
   keras-adaptive export ranet_cifar10 exported
   keras-adaptive export ranet_cifar10 exported --format litert --macs 20e6
-  keras-adaptive export ranet_cifar10 exported --exits 1,3,6""")
-    export.add_argument("model", metavar="MODEL", help="a network with weights, as "
-                                                       "`keras-adaptive list` shows it")
+  keras-adaptive export ranet_cifar10 exported --exits 1,3,6
+  keras-adaptive export my_model.keras exported""")
+    export.add_argument("model", metavar="MODEL",
+                        help="a network with weights, as `keras-adaptive list` shows it, or a "
+                             ".keras file of your own")
     export.add_argument("folder", metavar="FOLDER",
                         help="new, empty, or an earlier export, which is replaced")
     export.add_argument("--format", choices=FORMATS, default=FORMATS[0],

@@ -20,6 +20,7 @@ from keras_adaptive.manifest import (
     Tensor,
     is_export,
 )
+from keras_adaptive.model_files import is_model_file
 from keras_adaptive.names import did_you_mean
 
 
@@ -32,8 +33,8 @@ def export_stages(model, folder, format="onnx", *, thresholds=None, exits=None, 
     whole.
 
     Args:
-        model: `keras.Model` as for `EarlyExitPredictor`, for pictures of one size; or the name of a
-            zoo model.
+        model: `keras.Model` as for `EarlyExitPredictor`, for pictures of one size; or the path of a
+            `.keras` file; or the name of a zoo model.
         folder: path of the folder. New, empty, or an earlier export.
         format: `"onnx"`, for ONNX Runtime and OpenVINO; `"openvino"`; `"saved_model"`, for
             TensorFlow; or `"litert"`, for LiteRT with no other operations than its own. The last
@@ -132,7 +133,8 @@ def _find_entry(model):
     """Return the zoo's entry of a model that was given by its name, or None."""
     from keras_adaptive import zoo
 
-    return zoo.find_entry(model) if isinstance(model, str) else None
+    is_name = isinstance(model, str) and not is_model_file(model)
+    return zoo.find_entry(model) if is_name else None
 
 
 def _per_exit(thresholds, network):

@@ -173,20 +173,10 @@ def load_downscaler(model):
     """
     import keras
 
-    import keras_adaptive.layers  # noqa: F401  (registers what the file is made of)
+    from keras_adaptive.model_files import load_model_file
 
     if isinstance(model, (str, os.PathLike)):
-        if not os.path.isfile(model):
-            raise ValueError(
-                f"`downscaler` is a model, or the path of a .keras file. There is no file {model}."
-            )
-        path = model
-        try:
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        except Exception as error:  # of many classes, some of which say that there is no such file
-            raise ValueError(
-                f"{path} is no .keras file that can be read: {error}. `downscaler.save` writes one."
-            ) from error
+        model = load_model_file(model)
     if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
         raise ValueError(
             "`downscaler` is a Functional `keras.Model`, or the path of one as a .keras file. "

@@ -161,6 +161,18 @@ def test_errors_are_one_message_and_status_1(untrained_zoo, arguments, message, 
     assert captured.out == ""
 
 
+def test_models_of_ones_own_are_files(untrained_model, tmp_path, capsys):
+    path = str(tmp_path / "own.keras")
+    untrained_model.save(path)
+
+    assert cli.main(["predict", str(FOLDER), "--model", path]) == 0
+    assert "12 pictures" in capsys.readouterr().out
+    assert cli.main(["export", path, str(tmp_path / "exported"), "--macs", "3e6"]) == 1
+    assert "calibrate(x, y, macs=...)" in capsys.readouterr().err
+    assert cli.main(["export", path, str(tmp_path / "exported")]) == 0
+    assert (tmp_path / "exported" / "manifest.json").is_file()
+
+
 def test_unknown_model_is_told(capsys):
     assert cli.main(["predict", str(FOLDER), "--model", "ranet_cifar"]) == 1
     assert "Did you mean 'ranet_cifar10'?" in capsys.readouterr().err

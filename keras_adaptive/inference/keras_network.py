@@ -15,6 +15,7 @@ from keras_adaptive.graph import exit_macs, split_into_stages
 from keras_adaptive.graph.flattening import fingerprint, trainable_variables
 from keras_adaptive.graph.logits import exits_give_logits
 from keras_adaptive.inference.engines.keras_engine import peek
+from keras_adaptive.model_files import is_model_file, load_model_file
 from keras_adaptive.models.multi_exit import plain
 
 # The `fingerprint` of a model, and the lists of `Stage` that were made of it, by its exits in use.
@@ -30,8 +31,8 @@ class KerasNetwork:
     """A `Network` that is a Functional Keras model in memory.
 
     Args:
-        model: `keras.Model` with one output per exit; or the name of a zoo model; or None for the
-            zoo's default. It is not changed.
+        model: `keras.Model` with one output per exit; or the path of one as a `.keras` file; or the
+            name of a zoo model; or None for the zoo's default. It is not changed.
         from_logits: bool or `"auto"`; see `exits_give_logits`.
 
     Attributes:
@@ -39,12 +40,14 @@ class KerasNetwork:
 
     Raises:
         TypeError: If `model` is none of these.
-        ValueError: If the model has no graph, another kind of input than pictures, or outputs that
-            are not probabilities or logits of the same classes.
+        ValueError: If a file cannot be read, or the model has no graph, another kind of input than
+            pictures, or outputs that are not probabilities or logits of the same classes.
     """
 
     def __init__(self, model=None, from_logits="auto"):
         model = DEFAULT_MODEL if model is None else model
+        if is_model_file(model):
+            model = load_model_file(model)
         self.model = _find_model(model)
         self._zoo_name = model if isinstance(model, str) else None
         self.name = self.model.name
@@ -177,8 +180,9 @@ def _find_model(model):
         return zoo.load(model, pretrained=True)
     if not isinstance(model, keras.Model):
         raise TypeError(
-            "`model` is a Keras model with one output per exit, the name of a zoo model, or None "
-            f"for the zoo's default. Received: {type(model).__name__}."
+            "`model` is a Keras model with one output per exit, the path of one as a .keras file, "
+            "the name of a zoo model, or None for the zoo's default. "
+            f"Received: {type(model).__name__}."
         )
     # A subclassed model has no outputs, and what needs them would not say why.
     if not getattr(model, "outputs", None) or isinstance(getattr(model, "output", None), dict):

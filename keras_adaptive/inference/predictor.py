@@ -76,7 +76,8 @@ class EarlyExitPredictor:
 
     Args:
         model: Functional `keras.Model` with one output per exit, the earliest first, each of shape
-            `(batch, classes)`; or the name of a zoo model; or None for the zoo's default.
+            `(batch, classes)`; or the path of one as a `.keras` file; or the name of a zoo model;
+            or None for the zoo's default.
         threshold: float, or one per exit of the model, at least 0. Compared in float32. Above 1
             nobody leaves early; the value of the last exit in use counts for nothing. None, the
             default: the calibrated thresholds of a zoo model that is given by its name, or of the
