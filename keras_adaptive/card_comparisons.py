@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from keras_adaptive.markdown import in_millions, some, table
+from keras_adaptive.evaluation.tables import in_millions
+from keras_adaptive.markdown import some, table
 
 
 def beside_papers(entry, published, exits, budgeted):

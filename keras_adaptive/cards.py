@@ -13,9 +13,10 @@ from keras_adaptive.equal_schedule import EQUAL_SCHEDULE, EQUAL_SCHEDULE_FIGURE,
 from keras_adaptive.evaluation.budgeted import read_budgeted
 from keras_adaptive.evaluation.calibration import read_calibration
 from keras_adaptive.evaluation.operating_points import read_points
+from keras_adaptive.evaluation.tables import in_millions
 from keras_adaptive.evaluation.thresholds import NEVER
 from keras_adaptive.files import write_whole
-from keras_adaptive.markdown import in_millions, some, table
+from keras_adaptive.markdown import some, table
 from keras_adaptive.published_results import read_published
 
 CARD = "card.md"

@@ -298,6 +298,8 @@ def _train(arguments):
 def _points_table(points, model_name, num_pictures):
     from rich.table import Table
 
+    from keras_adaptive.evaluation.tables import in_millions
+
     table = Table(title=f"{model_name} on {num_pictures} test pictures")
     table.add_column("pictures stop")
     has_top5 = points[0].top5_accuracy is not None
@@ -309,7 +311,7 @@ def _points_table(points, model_name, num_pictures):
         table.add_row(
             f"at exit {point.exit}" if point.exit else f"at confidence {point.threshold:g}",
             f"{point.accuracy:.2%}", *([f"{point.top5_accuracy:.2%}"] if has_top5 else []),
-            f"{point.mean_macs / 1e6:.2f} M", f"{point.cost_share:.1%}",
+            in_millions(point.mean_macs), f"{point.cost_share:.1%}",
             "" if point.exit else shares)
     return table
 

@@ -1,4 +1,4 @@
-"""Parts of a Markdown text: tables, and numbers as they stand in them."""
+"""Parts of a Markdown text: tables, and the rows that stand in them."""
 
 import numpy as np
 
@@ -26,8 +26,3 @@ def some(rows):
     if len(rows) <= _MAX_ROWS:
         return rows
     return [rows[i] for i in np.linspace(0, len(rows) - 1, _MAX_ROWS).astype(int)]
-
-
-def in_millions(macs):
-    """Return multiply-adds in words: `"12.34 M"`."""
-    return f"{macs / 1e6:.2f} M"

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from keras_adaptive.agreement import Agreement, measure_agreement
+from keras_adaptive.evaluation.tables import in_millions
 from keras_adaptive.files import write_whole
 from keras_adaptive.graph import exit_macs, exit_parameters, peak_activations
 from keras_adaptive.graph.logits import exits_give_logits
@@ -112,7 +113,7 @@ class ThumbNetReport:
         for cost in self.networks:
             table.add_row(
                 cost.name, "" if cost.accuracy is None else f"{cost.accuracy:.2%}",
-                f"{cost.macs / 1e6:.2f} M {less(cost.macs, teacher.macs)}",
+                f"{in_millions(cost.macs)} {less(cost.macs, teacher.macs)}",
                 f"{cost.parameters:,}",
                 f"{cost.peak_activations:,} "
                 f"{less(cost.peak_activations, teacher.peak_activations)}",

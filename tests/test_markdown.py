@@ -1,6 +1,6 @@
 """Tables hold whatever values they are given."""
 
-from keras_adaptive.markdown import in_millions, some, table
+from keras_adaptive.markdown import some, table
 
 
 def test_bars_and_line_breaks_do_not_end_a_cell():
@@ -10,7 +10,3 @@ def test_bars_and_line_breaks_do_not_end_a_cell():
 def test_a_long_list_is_thinned_between_its_ends():
     assert some([1, 2]) == [1, 2]
     assert some(list(range(91))) == list(range(0, 91, 10))
-
-
-def test_multiply_adds_are_told_in_millions():
-    assert in_millions(12_345_678) == "12.35 M"

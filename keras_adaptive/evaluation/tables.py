@@ -6,6 +6,7 @@ import pathlib
 from keras_adaptive.files import write_whole
 
 _MANY = 1e6  # multiply-adds, of which a tenth is too little to tell
+_FEW = 1e5  # that are told in thousands
 
 
 def write_table(path, rows):
@@ -56,3 +57,8 @@ def read_table(path, columns):
 def cost_text(macs):
     """Return a mean cost as text: tenths of many multiply-adds, nine digits in other units."""
     return f"{macs:.1f}" if macs >= _MANY else f"{macs:.9g}"
+
+
+def in_millions(macs):
+    """Return multiply-adds for people: `"12.34 M"`; `"1.23 k"`, of networks that have few."""
+    return f"{macs / 1e6:.2f} M" if macs >= _FEW else f"{macs / 1e3:.2f} k"

@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 
+from keras_adaptive.evaluation.tables import in_millions
+
 
 @dataclasses.dataclass(frozen=True)
 class PicturePrediction:
@@ -64,7 +66,8 @@ class PredictionSummary:
         )
         return (
             f"{_count_pictures(self.num_pictures)} at {self.mean_cost_share:.1%} of the full cost "
-            f"({self.mean_macs / 1e6:.2f}M of {self.full_macs / 1e6:.2f}M multiply-adds); {shares}"
+            f"({in_millions(self.mean_macs)} of {in_millions(self.full_macs)} multiply-adds); "
+            f"{shares}"
         )
 
 
