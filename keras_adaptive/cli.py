@@ -91,7 +91,7 @@ def _demo(arguments):
 
 def _predict(arguments):
     from keras_adaptive.inference.predictor import EarlyExitPredictor
-    from keras_adaptive.picture_files import find_files
+    from keras_adaptive.picture_files import UnreadablePicturesError, find_files
 
     files = []
     for name in arguments.files:
@@ -100,7 +100,14 @@ def _predict(arguments):
     is_export = _is_export(arguments) or _is_other_folder(arguments.model)
     make = EarlyExitPredictor.from_export if is_export else EarlyExitPredictor
     predictor = make(_converted(arguments.model) or arguments.model, **chosen)
-    prediction = predictor.predict(files, batch_size=arguments.batch_size)
+    unreadable = None
+    try:
+        prediction = predictor.predict(files, batch_size=arguments.batch_size)
+    except UnreadablePicturesError as error:  # all of them: the whole list was tried
+        unreadable, files = error, [name for name in files if name not in error.reasons]
+        if not files:
+            raise
+        prediction = predictor.predict(files, batch_size=arguments.batch_size)
     if arguments.json:
         for picture in prediction:
             print(json.dumps(picture.to_dict()))
@@ -108,6 +115,11 @@ def _predict(arguments):
     else:
         _print(prediction.table(max_rows=len(prediction)))
         print(prediction.summary())
+    if unreadable is not None:
+        _say("".join(f"not read: {name}: {reason}\n"
+                     for name, reason in unreadable.reasons.items()).rstrip("\n"))
+        return 1
+    return 0
 
 
 def _is_other_folder(name):

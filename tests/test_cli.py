@@ -120,6 +120,26 @@ def test_predict_as_json_is_one_object_per_line_and_nothing_else(untrained_zoo, 
     assert "12 pictures" in captured.err
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_files_that_cannot_be_read_do_not_lose_the_answers_for_others(
+        untrained_zoo, options, tmp_path, capsys):
+    """They are named, and the status tells that something is missing."""
+    for name in ("a.png", "c.png", "e.png"):
+        shutil.copy(FOLDER / "cat_0000.png", tmp_path / name)
+    (tmp_path / "b.png").write_text("no picture")
+    (tmp_path / "d.png").write_bytes((FOLDER / "cat_0000.png").read_bytes()[:200])
+
+    status = cli.main(["predict", str(tmp_path), *options])
+
+    captured = capsys.readouterr()
+    assert status == 1
+    assert [name in captured.out for name in ("a.png", "c.png", "e.png")] == [True] * 3
+    assert "b.png" not in captured.out and "d.png" not in captured.out
+    assert "b.png: it is not a picture" in captured.err and "d.png: it is cut" in captured.err
+    assert cli.main(["predict", str(tmp_path / "b.png"), *options]) == 1
+    assert "1 of 1 files cannot be read" in capsys.readouterr().err
+
+
 def test_threshold_may_differ_between_exits(untrained_zoo, capsys):
     cli.main(["predict", str(FOLDER), "--json", "--threshold", "2,0,0,0"])
 
