@@ -11,6 +11,7 @@ from keras_adaptive.evaluation import ExitOutputs
 from keras_adaptive.evaluation.arguments import check_inner_share, check_positive, check_share
 from keras_adaptive.evaluation.risk import choose_safe_threshold
 from keras_adaptive.evaluation.thresholds import ThresholdSearch
+from keras_adaptive.inference.images import LabelledPictures
 from keras_adaptive.inference.progress import show_progress
 from keras_adaptive.inference.stage_runner import StageRunner
 from keras_adaptive.inference.stage_times import (
@@ -147,7 +148,7 @@ def run_all_exits(stages, answers, network_input, images, labels, num_classes, b
         answers: `Answers`, which check what a stage gave and count what it cost.
         network_input: `NetworkInput`.
         images: pictures, as for `predict` of the predictor.
-        labels: int array, one per picture.
+        labels: int array, one per picture; or `None` where `images` is a data set with labels.
         num_classes: int.
         batch_size: int.
         verbose: bool or `"auto"`, as for `predict`.
@@ -159,12 +160,14 @@ def run_all_exits(stages, answers, network_input, images, labels, num_classes, b
 
     Raises:
         ValueError: If there are no pictures, or not one label for each, or a label is no class;
-            before a stage runs, but for the number of pictures where only their end tells it.
+            before a stage runs, but for what only the end of a data set tells.
     """
-    pictures = network_input.open(images)
+    labelled = LabelledPictures(images, num_classes) if labels is None else None
+    pictures = network_input.open(images if labelled is None else labelled)
     if pictures.num_pictures == 0:
         raise ValueError(_NO_PICTURES)
-    labels = read_labels(labels, "`y`", pictures.num_pictures, num_classes)
+    if labelled is None:
+        labels = read_labels(labels, "`y`", pictures.num_pictures, num_classes)
     per_batch, sample, size, num_pictures = [], [], network_input.size, 0
     with (
         show_progress(pictures.num_pictures, batch_size, verbose) as advance,
@@ -185,8 +188,10 @@ def run_all_exits(stages, answers, network_input, images, labels, num_classes, b
             advance(len(batch))
     if not per_batch:
         raise ValueError(_NO_PICTURES)
+    if labelled is not None:
+        labels = labelled.labels()
     outputs = ExitOutputs(np.concatenate(per_batch, axis=1),
-                          read_labels(labels, "`y`", num_pictures))
+                          read_labels(labels, "`y`", num_pictures, num_classes))
     return outputs, size, np.concatenate(sample) if sample else None
 
 

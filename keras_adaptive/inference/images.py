@@ -8,6 +8,7 @@ import sys
 import numpy as np
 from PIL import Image
 
+from keras_adaptive.labels import read_labels
 from keras_adaptive.picture_files import find_files, read_pictures
 
 # Rows of a data set's element that are copied together: whole elements may be as large as memory.
@@ -64,6 +65,52 @@ def open_pictures(images, rule):
             f"generator of batches. Received: {type(images).__name__}."
         )
     return Pictures(_check_stream(_iterate(images), rule.num_channels), None)
+
+
+class LabelledPictures:
+    """A data set of `(pictures, labels)` as its pictures alone; labels are kept as they pass.
+
+    So each picture has its own label also where a data set gives another order every time.
+
+    Args:
+        dataset: what `open_pictures` takes as a data set, with such elements.
+        num_classes: int.
+
+    Raises:
+        ValueError: If it is no data set; while it is read, if an element has no labels, or these
+            are no numbers of classes.
+    """
+
+    def __init__(self, dataset, num_classes):
+        if isinstance(dataset, (str, os.PathLike, list, tuple, collections.abc.Mapping,
+                                Image.Image)) or hasattr(dataset, "__array__") or (
+                not _is_stream(dataset)):
+            raise ValueError(
+                "Labels are given beside the pictures, one per picture; or the pictures are a data "
+                "set of (pictures, labels), such as a `tf.data.Dataset`. Received "
+                f"{type(dataset).__name__} without labels."
+            )
+        self._dataset = dataset
+        self._num_classes = num_classes
+        self._labels = []
+
+    def __iter__(self):
+        self._labels.clear()
+        for position, element in enumerate(_iterate(self._dataset)):
+            if not isinstance(element, (tuple, list)) or len(element) < 2:
+                raise ValueError(
+                    f"Element {position} of the data set has no labels. Without labels of their "
+                    "own, its elements are tuples (pictures, labels)."
+                )
+            self._labels.append(read_labels(
+                np.atleast_1d(_to_numpy(element[1])),
+                f"Element {position} of the data set, (pictures, labels),",
+                num_classes=self._num_classes))
+            yield _first(element, position)
+
+    def labels(self):
+        """Return the labels of all pictures that have passed, in their order, as an array."""
+        return np.concatenate(self._labels)
 
 
 def _check_rule(kind, rule):

@@ -413,7 +413,7 @@ class EarlyExitPredictor:
                     advance(1)
         return self
 
-    def calibrate(self, x, y, *, macs=None, accuracy=None, max_loss=None, latency_ms=None,
+    def calibrate(self, x, y=None, *, macs=None, accuracy=None, max_loss=None, latency_ms=None,
                   exits=None, confidence=None, batch_size=64, verbose="auto"):
         """Choose thresholds on labelled pictures, and use them from now on.
 
@@ -421,7 +421,8 @@ class EarlyExitPredictor:
 
         Args:
             x: pictures, as for `predict`, which the network was not trained on.
-            y: int array of labels, one per picture: `(n,)` or `(n, 1)`.
+            y: int array of labels, one per picture: `(n,)` or `(n, 1)`. None where `x` is a data
+                set of `(pictures, labels)`, such as a `tf.data.Dataset`.
             macs: number. The thresholds found most accurate whose mean multiply-adds are within it;
                 see `smooth` of `ThresholdSearch`.
             accuracy: float. The cheapest thresholds that are as accurate as this share.

@@ -274,6 +274,43 @@ def test_labels_may_stand_in_a_column(network, images):
     assert chosen[0] == chosen[1]
 
 
+def batches_of_pairs(images, labels):
+    return ((images[i:i + 6], labels[i:i + 6]) for i in range(0, len(images), 6))
+
+
+def single_pairs(images, labels):
+    return zip(images, labels)
+
+
+def dataset(images, labels):
+    return pytest.importorskip("tensorflow").data.Dataset.from_tensor_slices(
+        (images, labels)).batch(6)
+
+
+@pytest.mark.parametrize("make", [batches_of_pairs, single_pairs, dataset])
+def test_a_data_set_brings_its_labels(network, images, make):
+    """The same thresholds are chosen as with the labels beside the pictures."""
+    labels = np.arange(len(images)) % 5
+    predictor = EarlyExitPredictor(network, engine="keras")
+    budget = 0.7 * predictor.predict(images[:1]).full_macs
+    expected = predictor.calibrate(images, labels, macs=budget)
+
+    assert predictor.calibrate(make(images, labels), macs=budget) == expected
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda images: images, "one per picture; or the pictures are a data set.*ndarray without"),
+    (lambda images: list(images), "list without labels"),
+    (lambda images: iter(images), "Element 0 of the data set has no labels"),
+    (lambda images: iter([(images[:6], np.eye(5, dtype=int)[:5])]), "Element 0 .*One-hot labels"),
+    (lambda images: iter([(images[:6], np.full(6, 5))]), "labels from 0 to 4"),
+    (lambda images: iter([(images[:6], np.zeros(5, int))]), "per picture: 6"),
+])
+def test_pictures_without_labels_of_their_own_are_refused(network, images, make, message):
+    with pytest.raises(ValueError, match=message):
+        EarlyExitPredictor(network, engine="keras").calibrate(make(images), macs=1e6)
+
+
 def test_a_stream_that_is_longer_than_its_labels_is_refused(network, images):
     """Its length shows at its end only."""
     with pytest.raises(ValueError, match="per picture: 41"):
