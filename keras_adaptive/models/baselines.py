@@ -10,7 +10,7 @@ import keras
 from keras_adaptive.layers import ConvBlock, FanInUniform, FanOutNormal
 from keras_adaptive.layers.convolution import BATCH_NORM_EPSILON, BATCH_NORM_MOMENTUM
 from keras_adaptive.layers.exits import check_num_classes
-from keras_adaptive.models.inputs import normalize
+from keras_adaptive.models.inputs import normalize, picture_input
 from keras_adaptive.models.multi_exit import ConfiguredModel, plain
 
 # Both papers: three groups of layers, each at half the resolution of the one before.
@@ -121,7 +121,7 @@ class ResNet(ConfiguredModel):
         num_blocks = _units_per_stage("ResNet", depth, other_layers=2)
         check_num_classes(num_classes)
 
-        pictures = keras.Input(tuple(input_shape), name="pictures")
+        pictures = picture_input(input_shape)
         x = ConvBlock(channels, 3, name="stem")(normalize(pictures, normalization))
         for stage in range(1, _NUM_STAGES + 1):
             for block in range(1, num_blocks + 1):
@@ -264,13 +264,13 @@ class DenseNet(ConfiguredModel):
             raise ValueError(
                 f"`reduction` must be above 0 and at most 1. Received: reduction={reduction}."
             )
+        pictures = picture_input(input_shape)
         if any(side is not None and side < 4 for side in input_shape[:2]):
             raise ValueError(
                 "`input_shape` must have sides of 4 pixels or more, because two transitions halve "
                 f"them. Received: input_shape={tuple(input_shape)}."
             )
 
-        pictures = keras.Input(tuple(input_shape), name="pictures")
         x = keras.layers.Conv2D(2 * growth_rate, 3, padding="same", use_bias=False,
                                 kernel_initializer=FanOutNormal(),
                                 name="stem")(normalize(pictures, normalization))

@@ -1,4 +1,4 @@
-"""The first node of a network's graph: normalisation of pictures with values 0 to 255."""
+"""How a network's graph begins: its pictures, and their normalisation from values 0 to 255."""
 
 import math
 import numbers
@@ -11,6 +11,32 @@ STATISTICS = {
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
+
+
+def picture_input(input_shape):
+    """Return the `keras.Input` of a network.
+
+    Args:
+        input_shape: `(height, width, channels)`; sides may be `None`, of any size.
+
+    Raises:
+        ValueError: If it is no such shape.
+    """
+    try:
+        shape = tuple(input_shape)
+    except TypeError:
+        shape = ()
+    sides = [side for side in shape[:2] if side is not None]
+    if len(shape) != 3 or not all(_is_size(size) for size in (*sides, shape[2])):
+        raise ValueError(
+            "`input_shape` is (height, width, channels), whole numbers above 0, such as "
+            f"(32, 32, 3); sides may be None. Received: {input_shape!r}."
+        )
+    return keras.Input(shape, name="pictures")
+
+
+def _is_size(value):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0
 
 
 def normalize(pictures, normalization):

@@ -17,7 +17,7 @@ from keras_adaptive.layers import (
     TransitionBlock,
 )
 from keras_adaptive.layers.gradient import equilibrate
-from keras_adaptive.models.inputs import normalize
+from keras_adaptive.models.inputs import normalize, picture_input
 from keras_adaptive.models.multi_exit import ConfiguredModel, plain
 from keras_adaptive.models.ranet import check_choices, head_width, stem
 
@@ -78,7 +78,7 @@ class MSDNet(ConfiguredModel):
         _check_counts(growth_factors, bottleneck_factors, counts, pruning)
         inner = list(bottleneck_factors) if use_bottleneck else [None] * num_scales
 
-        pictures = keras.Input(tuple(input_shape), name="pictures")
+        pictures = picture_input(input_shape)
         features = _base_features(normalize(pictures, normalization), channels, growth_factors,
                                   stem)
         width = channels  # running base width

@@ -18,7 +18,7 @@ from keras_adaptive.layers import (
     TransitionBlock,
 )
 from keras_adaptive.layers.gradient import equilibrate
-from keras_adaptive.models.inputs import normalize
+from keras_adaptive.models.inputs import normalize, picture_input
 from keras_adaptive.models.multi_exit import ConfiguredModel, plain
 
 
@@ -137,7 +137,7 @@ class RANet(ConfiguredModel):
         _check_counts(scales, growth_factors, bottleneck_factors, blocks, block_step,
                       layers_per_block)
 
-        pictures = keras.Input(tuple(input_shape), name="pictures")
+        pictures = picture_input(input_shape)
         widths = [channels * factor for factor in growth_factors]
         base = _base_features(normalize(pictures, normalization), scales, widths, stem)
 

@@ -45,3 +45,12 @@ def test_what_is_no_normalisation_is_told(normalization, message):
     """A deviation of 0 would be a division by zero somewhere inside."""
     with pytest.raises(ValueError, match=message):
         ResNet(depth=8, channels=4, normalization=normalization)
+
+
+@pytest.mark.parametrize("network", SMALL, ids=lambda network: network.__name__)
+@pytest.mark.parametrize("shape", [(48, 48), 48, ("48", 48, 3), (48, 48, None), (0, 48, 3),
+                                   (48.0, 48, 3)])
+def test_what_is_no_shape_of_pictures_is_told(network, shape):
+    """A pair without channels was taken for pictures of 48 channels."""
+    with pytest.raises(ValueError, match=r"\(height, width, channels\).*Received: .*48"):
+        network(**SMALL[network], input_shape=shape)
