@@ -4,6 +4,7 @@ import math
 
 import keras
 
+from keras_adaptive.graph.calls import keras_name
 from keras_adaptive.graph.flattening import flatten
 
 # Layers that write over what they read, in inference: one map is alive, not two.
@@ -64,4 +65,4 @@ def _size(spec, name):
 def _is_in_place(operation):
     if isinstance(operation, keras.layers.Layer):
         return isinstance(operation, _IN_PLACE_LAYERS)
-    return type(operation).__name__ in _IN_PLACE_OPERATIONS
+    return keras_name(operation) in _IN_PLACE_OPERATIONS

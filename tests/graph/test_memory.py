@@ -29,6 +29,21 @@ def test_a_sum_writes_over_what_it_reads_and_is_read_once():
     assert peak_activations(keras.Model(inputs, keras.layers.Concatenate()([inputs] * 2))) == 96
 
 
+def test_an_operation_of_ones_own_needs_both_maps():
+    """Whatever its name, nothing says that it writes over what it reads."""
+    class Relu(keras.Operation):
+        def call(self, x):
+            return keras.ops.relu(x)
+
+        def compute_output_spec(self, x):
+            return keras.KerasTensor(x.shape, x.dtype)
+
+    inputs = keras.Input((4, 4, 2))
+
+    assert peak_activations(keras.Model(inputs, Relu()(inputs))) == 2 * 32
+    assert peak_activations(keras.Model(inputs, keras.ops.relu(inputs))) == 32
+
+
 @pytest.mark.parametrize("ratio", [2, 4])
 def test_it_falls_with_the_square_of_the_sides(ratio):
     """A network of thumbnails needs `ratio * ratio` times less, exactly."""
