@@ -93,21 +93,27 @@ def _predict(arguments):
     from keras_adaptive.inference.predictor import EarlyExitPredictor
     from keras_adaptive.picture_files import UnreadablePicturesError, find_files
 
-    files = []
+    files, not_read = [], {}
     for name in arguments.files:
-        files += find_files(name) if os.path.isdir(name) else [name]
+        try:
+            files += find_files(name) if os.path.isdir(name) else [name]
+        except ValueError as error:  # no pictures in it
+            if len(arguments.files) == 1:
+                raise
+            not_read[name] = str(error)
     chosen = {} if arguments.threshold is None else {"threshold": arguments.threshold}
     is_export = _is_export(arguments) or _is_other_folder(arguments.model)
     make = EarlyExitPredictor.from_export if is_export else EarlyExitPredictor
     predictor = make(_converted(arguments.model) or arguments.model, **chosen)
-    unreadable = None
-    try:
-        prediction = predictor.predict(files, batch_size=arguments.batch_size)
-    except UnreadablePicturesError as error:  # all of them: the whole list was tried
-        unreadable, files = error, [name for name in files if name not in error.reasons]
-        if not files:
-            raise
-        prediction = predictor.predict(files, batch_size=arguments.batch_size)
+    prediction = None
+    while prediction is None:
+        try:
+            prediction = predictor.predict(files, batch_size=arguments.batch_size)
+        except UnreadablePicturesError as error:  # it names all: the whole list was tried
+            not_read |= error.reasons
+            files = [name for name in files if name not in error.reasons]
+            if not files:
+                raise
     if arguments.json:
         for picture in prediction:
             print(json.dumps(picture.to_dict()))
@@ -115,11 +121,9 @@ def _predict(arguments):
     else:
         _print(prediction.table(max_rows=len(prediction)))
         print(prediction.summary())
-    if unreadable is not None:
-        _say("".join(f"not read: {name}: {reason}\n"
-                     for name, reason in unreadable.reasons.items()).rstrip("\n"))
-        return 1
-    return 0
+    for name, reason in not_read.items():
+        _say(f"not read: {name}: {reason}")
+    return 1 if not_read else 0
 
 
 def _is_other_folder(name):

@@ -3,6 +3,7 @@
 import pathlib
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -23,7 +24,8 @@ def make_classifier(filters=4, name="small"):
     return keras.Model(inputs, outputs, name=name)
 
 
-def make_cascade():
+@pytest.fixture
+def two_exits():
     return cascade(None, make_classifier(), make_classifier(8, "large"))
 
 
@@ -33,9 +35,9 @@ def test_a_file_is_told_from_a_networks_name():
 
 
 @pytest.mark.parametrize("kind", ["ranet", "cascade"])
-def test_another_process_needs_no_imports(kind, tiny_ranet, tmp_path):
+def test_another_process_needs_no_imports(kind, tiny_ranet, two_exits, tmp_path):
     """Keras alone does not know the classes of this package."""
-    model = tiny_ranet if kind == "ranet" else make_cascade()
+    model = tiny_ranet if kind == "ranet" else two_exits
     model.save(tmp_path / "model.keras")
 
     done = subprocess.run([sys.executable, "-c", LOAD, tmp_path / "model.keras"],
@@ -44,8 +46,8 @@ def test_another_process_needs_no_imports(kind, tiny_ranet, tmp_path):
     assert done.stdout.strip() == type(model).__name__, done.stderr
 
 
-def test_a_predictor_takes_a_file(tmp_path):
-    model, path = make_cascade(), tmp_path / "cascade.keras"
+def test_a_predictor_takes_a_file(two_exits, tmp_path):
+    model, path = two_exits, tmp_path / "cascade.keras"
     model.save(path)
     pictures = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype="uint8")
 
@@ -59,13 +61,29 @@ def test_a_predictor_takes_a_file(tmp_path):
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "bad.keras").write_text("no zip")
+    with zipfile.ZipFile(tmp_path / "empty.keras", "w"):
+        pass
 
     with pytest.raises(ValueError, match="no file .*missing.keras. `Model.save` writes"):
         load_model_file(tmp_path / "missing.keras")
-    with pytest.raises(ValueError, match="bad.keras is no .keras file that can be read"):
-        load_model_file(tmp_path / "bad.keras")
+    for name in ("bad", "empty"):
+        with pytest.raises(ValueError, match=f"{name}.keras is no .keras file that can be read"):
+            load_model_file(tmp_path / f"{name}.keras")
+    with pytest.raises(ValueError, match="is a folder.*from_export"):
+        EarlyExitPredictor(tmp_path)
+    with pytest.raises(ValueError, match="no file model.h5. `Model.save` writes"):
+        EarlyExitPredictor("model.h5")
     with pytest.raises(ValueError, match="missing.keras"):
         EarlyExitPredictor("missing.keras")
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    model = make_classifier()
+    doubled = keras.layers.Lambda(lambda x: x * 2)(model.output)
+    keras.Model(model.input, doubled).save(tmp_path / "lambda.keras")
+
+    with pytest.raises(ValueError, match="holds code.*register_keras_serializable"):
+        load_model_file(tmp_path / "lambda.keras")
 
 
 def test_a_layer_that_keras_does_not_know_is_named_in_a_line(tmp_path):

@@ -1,9 +1,15 @@
+import importlib
+import pkgutil
 import subprocess
 import sys
 
 import pytest
 
 import keras_adaptive
+
+BACKENDS = ("jax", "tensorflow", "torch")  # of which one is enough
+MODULES = [module.name for module in
+           pkgutil.walk_packages(keras_adaptive.__path__, "keras_adaptive.")]
 
 
 @pytest.mark.parametrize("name", keras_adaptive.__all__)
@@ -22,3 +28,14 @@ def test_importing_the_package_does_not_import_keras():
     code = "import sys, keras_adaptive; sys.exit('keras' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_can_be_imported(name):
+    """The tests in the documentation leave out, without a word, those that cannot."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in BACKENDS:
+            raise
+        pytest.skip(f"{error.name} is not installed")

@@ -318,7 +318,10 @@ _NOTHING = (keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.Ga
             keras.layers.RandomContrast, keras.layers.RandomBrightness, keras.layers.RandomHue,
             keras.layers.RandomSaturation, keras.layers.RandomSharpness,
             keras.layers.RandomColorJitter, keras.layers.RandomGrayscale,
-            keras.layers.RandomGaussianBlur, keras.layers.RandomErasing, keras.layers.RandAugment)
+            keras.layers.RandomGaussianBlur, keras.layers.RandomErasing, keras.layers.RandAugment,
+            keras.layers.RandomColorDegeneration, keras.layers.RandomPosterization,
+            keras.layers.RandomInvert, keras.layers.RandomElasticTransform, keras.layers.AugMix,
+            keras.layers.MixUp, keras.layers.CutMix, keras.layers.Solarization)
 
 
 def _does_nothing(operation):

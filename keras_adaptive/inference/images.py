@@ -97,16 +97,23 @@ class LabelledPictures:
     def __iter__(self):
         self._labels.clear()
         for position, element in enumerate(_iterate(self._dataset)):
+            _refuse_mapping(element, position)
             if not isinstance(element, (tuple, list)) or len(element) < 2:
                 raise ValueError(
                     f"Element {position} of the data set has no labels. Without labels of their "
                     "own, its elements are tuples (pictures, labels)."
                 )
-            self._labels.append(read_labels(
-                np.atleast_1d(_to_numpy(element[1])),
+            pictures = _first(element, position)
+            is_single = len(getattr(pictures, "shape", ())) == 3
+            labels = _to_numpy(element[1])
+            labels = read_labels(
+                labels[None] if is_single else labels,
                 f"Element {position} of the data set, (pictures, labels),",
-                num_classes=self._num_classes))
-            yield _first(element, position)
+                1 if is_single else len(pictures) if hasattr(pictures, "__len__") else None,
+                self._num_classes)
+            # A copy, as for pictures: a generator may fill one buffer again and again.
+            self._labels.append(labels.astype("int64"))
+            yield pictures
 
     def labels(self):
         """Return the labels of all pictures that have passed, in their order, as an array."""
@@ -196,15 +203,19 @@ def _check_stream(elements, num_channels):
     A generator may fill one buffer again and again, while pictures still wait for a full batch.
     """
     for position, element in enumerate(elements):
-        if isinstance(element, collections.abc.Mapping):
-            raise TypeError(
-                "Elements of a data set are pictures, or tuples that begin with pictures. "
-                f"Element {position} is a mapping with the keys {sorted(element)}: map it first."
-            )
+        _refuse_mapping(element, position)
         pictures = _first(element, position) if isinstance(element, (tuple, list)) else element
         array = check_pictures(pictures, num_channels, f"Element {position} of the data set")
         for start in range(0, len(array), _COPIED_ROWS):
             yield array[start:start + _COPIED_ROWS].copy()
+
+
+def _refuse_mapping(element, position):
+    if isinstance(element, collections.abc.Mapping):
+        raise TypeError(
+            "Elements of a data set are pictures, or tuples that begin with pictures. "
+            f"Element {position} is a mapping with the keys {sorted(element)}: map it first."
+        )
 
 
 def _first(element, position):

@@ -446,8 +446,8 @@ class EarlyExitPredictor:
         Raises:
             ValueError: If not one of the four is given, one is out of its range, `y` does not fit,
                 or `exits` is neither None nor `"fastest"`, or cannot be chosen because the engine
-                was not given by its name: all before a picture is computed. If `accuracy` is not
-                reached.
+                was not given by its name: all before a picture is computed, but for labels that
+                come with their pictures. If `accuracy` is not reached.
         """
         if exits not in (None, "fastest"):
             raise ValueError(

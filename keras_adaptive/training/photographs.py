@@ -294,8 +294,8 @@ def photograph_pipeline(photographs, batch_size, epochs, seed, first_epoch=0, au
         pictures, labels, seeds = batch
         if augmentation:
             pictures = change(pictures, seeds[0], augmentation)
-        if erasing:
-            pictures = random_erasing(pictures, seeds[0], erasing)
+        if erasing:  # with numbers that have nothing to do with those of `change`
+            pictures = random_erasing(pictures, seeds[0] + 1, erasing)
         return pictures, labels
 
     in_epoch = len(photographs) // batch_size * batch_size

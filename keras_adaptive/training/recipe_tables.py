@@ -168,11 +168,9 @@ def read_tables(name, content):
                 f"{name}, phases: `peak_learning_rate` is for phases with `restart = true`, which "
                 f"open a cycle; the first cycle's stands in [training]. Received: {phase}."
             )
-        phases.append(Phase(**phase))
+        phases.append(Phase(**_with_floats(phase, Phase)))
     training["phases"] = tuple(phases)
-    for field in dataclasses.fields(Training):
-        if field.type is float and field.name in training:
-            training[field.name] = float(training[field.name])  # Keras counts in whole numbers
+    training = _with_floats(training, Training)
     _check_drops(name, training)
     _check_ranges(name, training)
     training["exit_weights"] = tuple(training.get("exit_weights", ()))
@@ -369,6 +367,13 @@ def _check_drops(name, training):
 def _check_is_table(where, values):
     if not isinstance(values, dict):
         raise ValueError(f"{where} is a table of keys and values. Received: {values!r}.")
+
+
+def _with_floats(values, record):
+    """Return a table's values, whole numbers as floats where its record has such: Keras would
+    count in whole numbers."""
+    floats = {field.name for field in dataclasses.fields(record) if field.type is float}
+    return {key: float(value) if key in floats else value for key, value in values.items()}
 
 
 def _check_record(where, values, record):

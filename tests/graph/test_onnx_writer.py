@@ -101,6 +101,8 @@ CASES = {
     "resize": [AlignedResize(13, 5), AlignedResize(1, 1), AlignedResize(6, 11)],
     "upsampling": [L.UpSampling2D((2, 3))],
     "slopes by number": [L.ELU(alpha=0.4), L.PReLU(shared_axes=[1, 2]), L.PReLU(),
+                         L.PReLU(shared_axes=[2]), L.Reshape((7, 36)), L.PReLU(shared_axes=[1]),
+                         L.LayerNormalization(), L.ELU(), L.Reshape((9, 7, 4)),
                          L.GlobalAveragePooling2D(), L.PReLU()],
     "layer norm": [L.LayerNormalization(epsilon=0.01), L.Conv2D(3, 1),
                    L.LayerNormalization(scale=False, center=False), L.GlobalAveragePooling2D(),
@@ -133,7 +135,10 @@ def test_augmentation_is_nothing():
         L.RandomShear(0.2, 0.2), L.RandomPerspective(), L.RandomContrast(0.5),
         L.RandomBrightness(0.5), L.RandomErasing(), L.RandomGaussianBlur(), L.Conv2D(3, 1),
         L.RandomHue(0.5), L.RandomSaturation(0.5), L.RandomSharpness(0.5),
-        L.RandomColorJitter(brightness_factor=0.5), L.RandomGrayscale(), L.RandAugment()]))
+        L.RandomColorJitter(brightness_factor=0.5), L.RandomGrayscale(), L.RandAugment(),
+        L.RandomColorDegeneration(0.5), L.RandomPosterization(4), L.RandomInvert(0.5),
+        L.RandomElasticTransform(0.5), L.AugMix(), L.MixUp(), L.CutMix(), L.Solarization(),
+        keras.Sequential([L.RandomFlip()])]))
 
 
 @pytest.mark.parametrize("name", [

@@ -287,7 +287,15 @@ def dataset(images, labels):
         (images, labels)).batch(6)
 
 
-@pytest.mark.parametrize("make", [batches_of_pairs, single_pairs, dataset])
+def one_buffer(images, labels):
+    """Each pair is gone when the next one comes."""
+    buffer, row = images[:1].copy(), labels[:1].copy()
+    for image, label in zip(images, labels):
+        buffer[0], row[0] = image, label
+        yield buffer, row
+
+
+@pytest.mark.parametrize("make", [batches_of_pairs, single_pairs, dataset, one_buffer])
 def test_a_data_set_brings_its_labels(network, images, make):
     """The same thresholds are chosen as with the labels beside the pictures."""
     labels = np.arange(len(images)) % 5
@@ -304,7 +312,9 @@ def test_a_data_set_brings_its_labels(network, images, make):
     (lambda images: iter(images), "Element 0 of the data set has no labels"),
     (lambda images: iter([(images[:6], np.eye(5, dtype=int)[:5])]), "Element 0 .*One-hot labels"),
     (lambda images: iter([(images[:6], np.full(6, 5))]), "labels from 0 to 4"),
-    (lambda images: iter([(images[:6], np.zeros(5, int))]), "per picture: 6"),
+    (lambda images: iter([(images[:6], np.zeros(5, int)), (images[6:], np.zeros(36, int))]),
+     "Element 0 .*per picture: 6"),
+    (lambda images: iter([(images[0], np.eye(5, dtype=int)[0])]), "One-hot labels become numbers"),
 ])
 def test_pictures_without_labels_of_their_own_are_refused(network, images, make, message):
     with pytest.raises(ValueError, match=message):

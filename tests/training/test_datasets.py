@@ -150,9 +150,20 @@ def test_a_pipeline_cuts_out_parts_where_it_is_told_to(tiny_data):
         assert_array_equal(y, y2)
 
 
-def test_a_pipeline_resumed_sees_the_batches_it_would_have_seen(tiny_data):
-    whole = batches(training_pipeline(tiny_data.train, 16, epochs=3, seed=3))
-    resumed = batches(training_pipeline(tiny_data.train, 16, epochs=3, seed=3, first_epoch=1))
+def test_a_pipeline_erases_where_it_is_told_to(tiny_data):
+    pictures = dataclasses.replace(tiny_data.train, x=np.full_like(tiny_data.train.x, 255))
+
+    erased = batches(training_pipeline(pictures, 10, 1, 3, erasing=0.5))
+
+    is_grey = np.concatenate([(x == 128).all(axis=-1).any(axis=(1, 2)) for x, _ in erased])
+    assert 0.2 < is_grey.mean() < 0.8
+
+
+@pytest.mark.parametrize("erasing", [0, 0.5])
+def test_a_pipeline_resumed_sees_the_batches_it_would_have_seen(tiny_data, erasing):
+    whole = batches(training_pipeline(tiny_data.train, 16, epochs=3, seed=3, erasing=erasing))
+    resumed = batches(training_pipeline(tiny_data.train, 16, epochs=3, seed=3, first_epoch=1,
+                                        erasing=erasing))
 
     steps = steps_per_epoch(tiny_data.train, 16)
     assert len(resumed) == 2 * steps

@@ -169,6 +169,17 @@ def test_a_pipeline_resumed_sees_the_batches_it_would_have_seen(data, augmentati
     assert_same(whole[2:], all_batches(resumed))
 
 
+def test_a_pipeline_erases_where_it_is_told_to(data):
+    pytest.importorskip("grain")
+    plain, erased = (all_batches(photograph_pipeline(data.train, 6, 2, 3, erasing=erasing))
+                     for erasing in (0, 1))
+
+    for (x, y), (x2, y2) in zip(plain, erased):
+        changed = (x != x2).any(axis=-1)
+        assert changed.any(axis=(1, 2)).all() and (x2[changed] == 128).all()
+        assert_array_equal(y, y2)
+
+
 def test_rand_augment_changes_pictures_and_repeats():
     pictures = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype="uint8")
 

@@ -245,6 +245,17 @@ def test_techniques_reach_the_training(content):
         "label_weight": 0.5, "soft_weight": 0.3, "temperature": 2.0}
 
 
+def test_whole_numbers_are_rates_too(content):
+    """Keras's cosine takes pi for 3 where a rate is a whole number."""
+    content["training"] |= {"peak_learning_rate": 2, "phases": [
+        {"epochs": 3, "image_size": 32},
+        {"epochs": 3, "image_size": 32, "restart": True, "peak_learning_rate": 1}]}
+
+    peaks = Recipe.from_dict("test", content).training.peaks
+
+    assert peaks == (2, 1) and {type(peak) for peak in peaks} == {float}
+
+
 def test_crops_and_rare_validation_reach_the_fit(content, tiny_data, monkeypatch):
     """Validated are every third epoch and the last of the phase."""
     pytest.importorskip("grain")
