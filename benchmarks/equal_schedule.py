@@ -49,7 +49,7 @@ def schedule(recipe, epochs):
     begun = [end for start, end in zip([0, *ends], ends) if start < epochs]
     return {"picture sizes": [phase.image_size for phase in phases],
             "random erasing": [phase.random_erasing for phase in phases],
-            "cycles end after": begun, "peak learning rates": training.peaks[:len(begun)],
+            "cycles end after": begun, "peak learning rates": list(training.peaks[:len(begun)]),
             "data": recipe.data,
             **{name.replace("_", " "): getattr(training, name) for name in (
                 "batch_size", "warmup_epochs", "momentum", "nesterov",

@@ -779,7 +779,7 @@ def test_equal_schedule(load_script, data, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("edit, message", [
-    (("rate = 0.1", "rate = 0.2"), "peak learning rate 0.1 there, 0.2 here"),
+    (("rate = 0.1", "rate = 0.2"), "peak learning rates .0.1. there, .0.2. here"),
     (("32 }, {", "24 }, {"), "picture sizes .32. there, .24. here"),
 ])
 def test_unequal_schedules_are_refused(load_script, data, tmp_path, monkeypatch, capsys, edit,
